@@ -1,0 +1,8 @@
+"""The public functions, with torch.nn.functional's names, argument order and defaults.
+
+Each lives, with its contract, in ``cnnext/ops/<op>.py``.
+"""
+
+from cnnext.ops.corr2d import corr2d
+
+__all__ = ["corr2d"]

@@ -1,0 +1,8 @@
+"""The definition of every op in plain PyTorch: any dtype, any device, differentiable, slow, and readable.
+
+The parity rule measures every backend against these, in float64.
+"""
+
+from cnnext.reference.corr2d import corr2d
+
+__all__ = ["corr2d"]
