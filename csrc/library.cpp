@@ -1,5 +1,5 @@
-// Every op of cnnext, one page. The implementations are registered at the foot of csrc/<device>/<op>.cpp (.cu),
-// fakes and autograd formulas in cnnext/ops/<op>.py. The same schemas serve every backend's namespace.
+// Every op of cnnext, one page. The implementations are registered at the foot of csrc/<device>/<op>.cpp
+// (.cu), fakes and autograd formulas in cnnext/ops/<op>.py. The same schemas serve every backend's namespace.
 #include <torch/csrc/stable/library.h>
 
 #ifndef CNNEXT_NAMESPACE
@@ -12,25 +12,25 @@ STABLE_TORCH_LIBRARY(CNNEXT_NAMESPACE, m) {
   m.def("corr2d_backward_kernel(Tensor grad, Tensor input) -> Tensor");
 
   m.def(
-      "conv2d(Tensor input, Tensor weight, Tensor? bias, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, "
-      "SymInt groups) -> Tensor");
-  m.def(
-      "conv2d_backward_input(Tensor grad, Tensor weight, SymInt[] input_size, SymInt[2] stride, SymInt[2] padding, "
+      "conv2d(Tensor input, Tensor weight, Tensor? bias, SymInt[2] stride, SymInt[2] padding, "
       "SymInt[2] dilation, SymInt groups) -> Tensor");
   m.def(
-      "conv2d_backward_weight(Tensor grad, Tensor input, SymInt[] weight_size, SymInt[2] stride, SymInt[2] padding, "
-      "SymInt[2] dilation, SymInt groups) -> (Tensor grad_weight, Tensor grad_bias)");
+      "conv2d_backward_input(Tensor grad, Tensor weight, SymInt[] input_size, SymInt[2] stride, "
+      "SymInt[2] padding, SymInt[2] dilation, SymInt groups) -> Tensor");
+  m.def(
+      "conv2d_backward_weight(Tensor grad, Tensor input, SymInt[] weight_size, SymInt[2] stride, "
+      "SymInt[2] padding, SymInt[2] dilation, SymInt groups) -> (Tensor grad_weight, Tensor grad_bias)");
 
   // `tap` says which tap of its window won: r·S + s, uint8 where the window has at most 256 taps, else int32.
   m.def(
-      "max_pool2d(Tensor input, SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, "
-      "bool ceil_mode) -> (Tensor output, Tensor tap)");
+      "max_pool2d(Tensor input, SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, "
+      "SymInt[2] dilation, bool ceil_mode) -> (Tensor output, Tensor tap)");
   m.def(
-      "max_pool2d_backward(Tensor grad, Tensor tap, SymInt[] input_size, SymInt[2] kernel_size, SymInt[2] stride, "
+      "max_pool2d_backward(Tensor grad, Tensor tap, SymInt[] input_size, SymInt[2] kernel_size, "
+      "SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation) -> Tensor");
+  m.def(
+      "max_pool2d_gather(Tensor input, Tensor tap, SymInt[2] kernel_size, SymInt[2] stride, "
       "SymInt[2] padding, SymInt[2] dilation) -> Tensor");
-  m.def(
-      "max_pool2d_gather(Tensor input, Tensor tap, SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, "
-      "SymInt[2] dilation) -> Tensor");
 
   m.def(
       "avg_pool2d(Tensor input, SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, bool ceil_mode, "
@@ -41,15 +41,15 @@ STABLE_TORCH_LIBRARY(CNNEXT_NAMESPACE, m) {
   m.def("adaptive_avg_pool2d(Tensor input, SymInt[2] output_size) -> Tensor");
   m.def("adaptive_avg_pool2d_backward(Tensor grad, SymInt[] input_size) -> Tensor");
 
-  // mean and var (biased) are the batch's, in float32 for 16-bit inputs and else in the input's dtype. Without
-  // training they are empty: the running statistics take their place, in the backward op too.
+  // mean and var (biased) are the batch's, in float32 for 16-bit inputs and else in the input's dtype.
+  // Without training they are empty: the running statistics take their place, in the backward op too.
   m.def(
       "batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, "
       "bool training, float eps) -> (Tensor output, Tensor mean, Tensor var)");
   m.def(
-      "batch_norm_backward(Tensor grad, Tensor input, Tensor? weight, Tensor mean, Tensor var, bool training, "
-      "float eps) -> (Tensor grad_input, Tensor grad_weight, Tensor grad_bias)");
+      "batch_norm_backward(Tensor grad, Tensor input, Tensor? weight, Tensor mean, Tensor var, "
+      "bool training, float eps) -> (Tensor grad_input, Tensor grad_weight, Tensor grad_bias)");
   m.def(
-      "batch_norm_update_(Tensor(a!) running_mean, Tensor(b!) running_var, Tensor mean, Tensor var, SymInt count, "
-      "float momentum) -> ()");
+      "batch_norm_update_(Tensor(a!) running_mean, Tensor(b!) running_var, Tensor mean, Tensor var, "
+      "SymInt count, float momentum) -> ()");
 }

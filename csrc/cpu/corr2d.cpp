@@ -41,7 +41,8 @@ static Tensor corr2d_backward_input(const Tensor& grad, const Tensor& kernel) {
     using T = typename decltype(tag)::type;
     parallel_for(shape.h, shape.w * shape.r * shape.s, [&](int64_t begin, int64_t end) {
       auto* row = workspace<compute_t<T>>(shape.w);
-      corr2d_kernels<T>().backward_input(shape, data<T>(g), data<T>(taps), mutable_data<T>(grad_x), row, begin, end);
+      corr2d_kernels<T>().backward_input(shape, data<T>(g), data<T>(taps), mutable_data<T>(grad_x), row,
+                                         begin, end);
     });
   });
   return grad_x;
@@ -58,7 +59,8 @@ static Tensor corr2d_backward_kernel(const Tensor& grad, const Tensor& input) {
   dispatch_floating(g, "grad", [&](auto tag) {
     using T = typename decltype(tag)::type;
     parallel_for(shape.r * shape.s, shape.p * shape.q, [&](int64_t begin, int64_t end) {
-      corr2d_kernels<T>().backward_kernel(shape, data<T>(g), data<T>(x), mutable_data<T>(grad_kernel), begin, end);
+      corr2d_kernels<T>().backward_kernel(shape, data<T>(g), data<T>(x), mutable_data<T>(grad_kernel), begin,
+                                          end);
     });
   });
   return grad_kernel;

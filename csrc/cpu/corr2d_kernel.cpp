@@ -25,8 +25,8 @@ static void forward(const Corr2dShape& shape, const T* x, const T* kernel, T* y,
   }
 }
 
-// grad_x[h, w] = Σ_{r,s} grad[h − r, w − s] · kernel[r, s] over the taps that fall inside. Each tap adds a scaled
-// row of grad, shifted by s, to a row of sums that stays in L1.
+// grad_x[h, w] = Σ_{r,s} grad[h − r, w − s] · kernel[r, s] over the taps that fall inside. Each tap adds a
+// scaled row of grad, shifted by s, to a row of sums that stays in L1.
 template <typename T>
 static void backward_input(const Corr2dShape& shape, const T* grad, const T* kernel, T* grad_x, void* row,
                            int64_t begin, int64_t end) {
@@ -41,7 +41,8 @@ static void backward_input(const Corr2dShape& shape, const T* grad, const T* ker
         const Vec<C> tap = broadcast(to_compute(kernel[r * shape.s + s]));
         for (int64_t q = 0; q < shape.q; q += kLanes<C>) {
           const int64_t rest = shape.q - q;
-          store_first(sums + q + s, load_first(grad_row + q, rest) * tap + load_first(sums + q + s, rest), rest);
+          store_first(sums + q + s, load_first(grad_row + q, rest) * tap + load_first(sums + q + s, rest),
+                      rest);
         }
       }
     }
@@ -51,11 +52,11 @@ static void backward_input(const Corr2dShape& shape, const T* grad, const T* ker
   }
 }
 
-// grad_kernel[r, s] = Σ_{p,q} grad[p, q] · x[p + r, q + s]. Each row is summed in vector lanes, the rows in double,
-// so that the error does not grow with the height of the image.
+// grad_kernel[r, s] = Σ_{p,q} grad[p, q] · x[p + r, q + s]. Each row is summed in vector lanes, the rows in
+// double, so that the error does not grow with the height of the image.
 template <typename T>
-static void backward_kernel(const Corr2dShape& shape, const T* grad, const T* x, T* grad_kernel, int64_t begin,
-                            int64_t end) {
+static void backward_kernel(const Corr2dShape& shape, const T* grad, const T* x, T* grad_kernel,
+                            int64_t begin, int64_t end) {
   using C = compute_t<T>;
   for (int64_t tap = begin; tap < end; ++tap) {
     const T* x_tap = x + tap / shape.s * shape.w + tap % shape.s;

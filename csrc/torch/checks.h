@@ -54,7 +54,8 @@ inline void check_shape(const Tensor& tensor, const char* name, const Sizes& wan
         shape_text(tensor));
 }
 
-inline void check_same_dtype(const Tensor& tensor, const char* name, const Tensor& other, const char* other_name) {
+inline void check_same_dtype(const Tensor& tensor, const char* name, const Tensor& other,
+                             const char* other_name) {
   check(tensor.scalar_type() == other.scalar_type(), "expected `", name, "` and `", other_name,
         "` of one dtype, but got ", toString(tensor.scalar_type()), " and ", toString(other.scalar_type()));
 }
@@ -64,8 +65,9 @@ inline void check_pair(const Sizes& pair, const char* name, int64_t at_least) {
         "` to be two integers of at least ", at_least, ", but got ", to_string(pair));
 }
 
-// Whether the strides order the memory as N, H, W, C, by the rule of torch's suggest_memory_format(): sizes of
-// one leave the question open and the answer is then no. (c10/core/MemoryFormat.h: is_channels_last_strides_2d)
+// Whether the strides order the memory as N, H, W, C, by the rule of torch's suggest_memory_format(): sizes
+// of one leave the question open and the answer is then no.
+// (Source: is_channels_last_strides_2d in c10/core/MemoryFormat.h)
 inline bool is_channels_last(const Tensor& tensor) {
   if (tensor.dim() != 4 || tensor.stride(1) == 0) return false;
   int64_t smallest = 0;
@@ -105,8 +107,9 @@ inline Tensor empty(const Tensor& like, const Sizes& sizes, ScalarType dtype, bo
   const int32_t device_index = like.is_cpu() ? 0 : like.get_device_index();
   const int32_t raw_dtype = torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
   AtenTensorHandle handle;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(),
-                                                  raw_dtype, device_type, device_index, &handle));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(),
+                                                  strides.data(), raw_dtype, device_type, device_index,
+                                                  &handle));
   return Tensor(handle);
 }
 

@@ -26,7 +26,8 @@ namespace cnnext {
 
 enum class Isa { generic, avx2, avx512 };
 
-// The widest set that this machine has, or the one the environment variable CNNEXT_ISA names if it is narrower.
+// The widest set that this machine has, or the one that the environment variable CNNEXT_ISA names, if that
+// is narrower.
 Isa current_isa();
 const char* isa_name(Isa isa);
 
@@ -45,16 +46,16 @@ struct bfloat16_t;
   case Isa::isa:                              \
     return isa::getter<T>();
 
-// In <op>_kernel.h, inside namespace cnnext: `Table<T>` is a struct of function pointers; afterwards `getter<T>()`
-// is the table for the machine at hand.
-#define CNNEXT_DECLARE_KERNELS(Table, getter)                            \
-  CNNEXT_FOR_EACH_ISA(CNNEXT_DECLARE_KERNELS_FOR, Table, getter)         \
-  template <typename T>                                                  \
-  const Table<T>& getter() {                                             \
-    switch (current_isa()) {                                             \
-      default:                                                           \
-        CNNEXT_FOR_EACH_ISA(CNNEXT_RETURN_KERNELS_OF, getter)            \
-    }                                                                    \
+// In <op>_kernel.h, inside namespace cnnext: `Table<T>` is a struct of function pointers; afterwards
+// `getter<T>()` is the table for the machine at hand.
+#define CNNEXT_DECLARE_KERNELS(Table, getter)                    \
+  CNNEXT_FOR_EACH_ISA(CNNEXT_DECLARE_KERNELS_FOR, Table, getter) \
+  template <typename T>                                          \
+  const Table<T>& getter() {                                     \
+    switch (current_isa()) {                                     \
+      default:                                                   \
+        CNNEXT_FOR_EACH_ISA(CNNEXT_RETURN_KERNELS_OF, getter)    \
+    }                                                            \
   }
 
 // At the foot of <op>_kernel.cpp, inside namespace cnnext::CNNEXT_ISA: makes `getter` for the four dtypes.
