@@ -61,6 +61,15 @@ CNNEXT_INLINE T horizontal_sum(V v) {
   return total;
 }
 
+// The lanes 0 … n − 1.
+template <typename T>
+CNNEXT_INLINE Mask<T> first_lanes(int64_t n) {
+  Mask<T> lane;
+  for (int i = 0; i < kLanes<T>; ++i) lane[i] = i;
+  const auto limit = static_cast<decltype(lane[0] + 0)>(n < kLanes<T> ? n : kLanes<T>);
+  return lane < limit - Mask<T>{};
+}
+
 // ---- scalars of 16 bits -------------------------------------------------------------------------------------
 
 CNNEXT_INLINE float to_compute(float x) { return x; }

@@ -1,0 +1,88 @@
+// batch_norm on the CPU: what batch_norm_kernel.cpp and batch_norm_backward_kernel.cpp offer for each
+// instruction set.
+//
+// Per-channel quantities (parameters, statistics, sums) come in and are merged in double, whatever the
+// storage type: there are only c of them. Values are calculated in compute_t<T>.
+#pragma once
+
+#include <cstdint>
+
+#include "../common/math.h"
+#include "simd/isa.h"
+
+namespace cnnext {
+
+// Tensors are dense: [n, c, hw], or [n, hw, c] where channels_last.
+struct BatchNormShape {
+  int64_t n, c, hw;
+  bool channels_last;
+  int64_t values() const { return n * hw; }  // per channel
+};
+
+// The values [begin, end) of [0, n·hw), counted image by image, of the channels [c_begin, c_end).
+struct BatchNormBlock {
+  int64_t begin, end, c_begin, c_end;
+};
+
+// How a reduction cuts the values of every channel: `count` chunks of `length` values, the last one shorter.
+// It follows from the shape alone, so that sums do not depend on the number of threads.
+struct BatchNormChunks {
+  int64_t count, length;
+};
+
+// One value per channel each. Forward: y = (x − center)·scale + offset.
+// Backward: grad_x = grad·scale + (x − center)·slope + offset.
+template <typename C>
+struct BatchNormCoefficients {
+  C *center, *scale, *slope, *offset;
+};
+
+// The parameters and statistics of the channels; weight and bias may be null.
+struct BatchNormChannels {
+  const double *weight, *bias, *mean, *var;
+  double eps;
+};
+
+template <typename T>
+struct BatchNormKernels {
+  using C = compute_t<T>;
+
+  // to[i] = from[i · stride]
+  void (*widen)(const T* from, int64_t stride, double* to, int64_t count);
+
+  // Σx and Σ(x − mean of the block)² of a block's channels into sums[0][c] and sums[1][c].
+  void (*moments)(const BatchNormShape& shape, const BatchNormBlock& block, const T* x, double* sums);
+  // Merges partial [chunks][2][c], as `moments` leaves it, for the channels [c_begin, c_end): writes mean and
+  // biased variance, rounded into mean and var and exactly into partial[0].
+  void (*merge_moments)(const BatchNormShape& shape, const BatchNormChunks& chunks, int64_t c_begin,
+                        int64_t c_end, double* partial, C* mean, C* var);
+  void (*coefficients)(const BatchNormChannels& channels, int64_t c_begin, int64_t c_end,
+                       const BatchNormCoefficients<C>& result);
+  void (*apply)(const BatchNormShape& shape, const BatchNormBlock& block, const T* x,
+                const BatchNormCoefficients<C>& coefficients, T* y);
+
+  // running ← (1 − momentum)·running + momentum·batch, with the variance made unbiased from `count` values.
+  void (*update)(T* running_mean, int64_t mean_stride, T* running_var, int64_t var_stride, const double* mean,
+                 const double* var, int64_t c, int64_t count, double momentum);
+};
+
+template <typename T>
+struct BatchNormBackwardKernels {
+  using C = compute_t<T>;
+
+  // Σgrad and Σgrad·(x − mean) of a block's channels into sums[0][c] and sums[1][c].
+  void (*sums)(const BatchNormShape& shape, const BatchNormBlock& block, const T* grad, const T* x,
+               const double* mean, double* sums);
+  // Adds up partial [chunks][2][c], as `sums` leaves it, and writes the gradients of the parameters.
+  void (*coefficients)(const BatchNormShape& shape, const BatchNormChunks& chunks, int64_t c_begin,
+                       int64_t c_end, double* partial, const BatchNormChannels& channels, bool training,
+                       const BatchNormCoefficients<C>& result, C* grad_weight, C* grad_bias);
+  // Without training the statistics are constants and grad_x = grad·scale.
+  void (*apply)(const BatchNormShape& shape, const BatchNormBlock& block, const T* grad, const T* x,
+                const BatchNormCoefficients<C>& coefficients, bool training, T* grad_x);
+};
+
+CNNEXT_DECLARE_KERNELS(BatchNormKernels, batch_norm_kernels)
+CNNEXT_DECLARE_KERNELS(BatchNormBackwardKernels, batch_norm_backward_kernels)
+
+}  // namespace cnnext
