@@ -36,3 +36,8 @@ const char* isa_name(Isa isa) {
 }
 
 }  // namespace cnnext
+
+// Read from Python by `cnnext info`.
+extern "C" __attribute__((visibility("default"))) const char* cnnext_isa() {
+  return cnnext::isa_name(cnnext::current_isa());
+}
