@@ -7,7 +7,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <new>
+
+#include "../common/poison.h"
 
 namespace cnnext {
 
@@ -27,6 +30,7 @@ class Workspace {
       if (!memory_) throw std::bad_alloc();
       capacity_ = bytes;
     }
+    if (poison_requested()) std::memset(memory_, kPoison, bytes);
     return memory_;
   }
 

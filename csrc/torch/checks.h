@@ -7,11 +7,14 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <cstring>
 #include <optional>
 #include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
+
+#include "../common/poison.h"
 
 namespace cnnext {
 
@@ -45,13 +48,13 @@ inline Sizes sizes_of(const Tensor& tensor) {
 inline std::string shape_text(const Tensor& tensor) { return to_string(sizes_of(tensor)); }
 
 inline void check_rank(const Tensor& tensor, const char* name, int64_t rank) {
-  check(tensor.dim() == rank, "expected `", name, "` with ", rank, " dimensions, but got shape ",
-        shape_text(tensor));
+  if (tensor.dim() == rank) return;  // before the text is made: it costs more than a small kernel
+  check(false, "expected `", name, "` with ", rank, " dimensions, but got shape ", shape_text(tensor));
 }
 
 inline void check_shape(const Tensor& tensor, const char* name, const Sizes& wanted) {
-  check(sizes_of(tensor) == wanted, "expected `", name, "` of shape ", to_string(wanted), ", but got shape ",
-        shape_text(tensor));
+  if (sizes_of(tensor) == wanted) return;
+  check(false, "expected `", name, "` of shape ", to_string(wanted), ", but got shape ", shape_text(tensor));
 }
 
 inline void check_same_dtype(const Tensor& tensor, const char* name, const Tensor& other,
@@ -61,8 +64,9 @@ inline void check_same_dtype(const Tensor& tensor, const char* name, const Tenso
 }
 
 inline void check_pair(const Sizes& pair, const char* name, int64_t at_least) {
-  check(pair.size() == 2 && pair[0] >= at_least && pair[1] >= at_least, "expected `", name,
-        "` to be two integers of at least ", at_least, ", but got ", to_string(pair));
+  if (pair.size() == 2 && pair[0] >= at_least && pair[1] >= at_least) return;
+  check(false, "expected `", name, "` to be two integers of at least ", at_least, ", but got ",
+        to_string(pair));
 }
 
 // Whether the strides order the memory as N, H, W, C, by the rule of torch's suggest_memory_format(): sizes
@@ -110,7 +114,13 @@ inline Tensor empty(const Tensor& like, const Sizes& sizes, ScalarType dtype, bo
   TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(),
                                                   strides.data(), raw_dtype, device_type, device_index,
                                                   &handle));
-  return Tensor(handle);
+  const Tensor tensor(handle);
+  if (poison_requested() && tensor.is_cpu()) {
+    int64_t bytes = 0;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(handle, &bytes));
+    std::memset(tensor.mutable_data_ptr(), kPoison, static_cast<size_t>(bytes));
+  }
+  return tensor;
 }
 
 inline Tensor empty(const Tensor& like, const Sizes& sizes, bool channels_last = false) {
