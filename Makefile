@@ -1,0 +1,56 @@
+# make help lists the targets. Everything happens in .venv, which `make` makes; PYTHON chooses its interpreter.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install
+CPP     = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: $(VENV)/.installed build  ## train LeNet on Fashion-MNIST with the cpu backend, then compare its layers with torch's
+	$(BIN)/cnnext train --model lenet --backend cpu --epochs 10 --seed 0 --plot runs/lenet.png --checkpoint runs/lenet.pt
+	$(BIN)/cnnext compare --model lenet
+
+test: $(VENV)/.installed-dev build  ## run the tests, all but the slow ones; ARGS="-k pool" reaches pytest
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/.installed-dev build  ## run the tests marked slow
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(VENV)/.installed-dev  ## check style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
+
+format: $(VENV)/.installed-dev  ## put every file into the style that lint asks for
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(CPP)
+
+build: $(VENV)/.installed  ## compile what changed in the C++ sources
+	$(BIN)/python cnnext/_build.py
+
+clean:  ## remove what was built; the environment and the data stay
+	rm -rf build dist *.egg-info cnnext/*.so .pytest_cache .mypy_cache .ruff_cache
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "cnnext needs Python 3.10 or newer: make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import venv, ensurepip' || { echo "the venv module is missing: apt install python3-venv"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	touch $@
+
+# Without build isolation, so that an environment that has everything needs no network.
+$(VENV)/.installed: $(VENV)/.made setup.py pyproject.toml
+	$(PIP) "torch>=2.10" "setuptools>=77" ninja
+	$(BIN)/python cnnext/_build.py
+	$(PIP) --quiet --no-build-isolation -e ".[plot]"
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) --quiet --no-build-isolation -e ".[plot,dev]"
+	touch $@
+
+.PHONY: help demo test test-slow lint format build clean
+.DEFAULT_GOAL := help
