@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from cnnext import backends
+from cnnext.backends import TORCH, choose
 from cnnext.ops.arguments import require_same_device, require_tensor
 from cnnext.registration import OpSpec, declare
 
@@ -34,8 +34,8 @@ def corr2d(input: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
     require_tensor(input, "input")
     require_tensor(kernel, "kernel")
     require_same_device("input", input, "kernel", kernel)
-    backend = backends.choose("corr2d", input)
-    if backend is backends.TORCH:
+    backend = choose("corr2d", input)
+    if backend is TORCH:
         _output_shape(input, kernel)
         return torch.nn.functional.conv2d(input[None, None], kernel[None, None])[0, 0]
     return backend.ops.corr2d(input, kernel)
