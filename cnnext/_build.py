@@ -54,10 +54,10 @@ ISA_FLAGS = {
         "-mprefer-vector-width=512",
     ],
 }
-# A missing symbol is an error now and not when the library is loaded. Nothing needs to be visible from
-# outside, for the ops are registered by constructors; -fvisibility=hidden alone leaves libstdc++'s
-# templates visible.
+# A missing symbol is an error now and not when the library is loaded. Only the C functions that Python calls are
+# visible from outside; -fvisibility=hidden alone leaves libstdc++'s templates visible.
 LINK_FLAGS = ["-Wl,-z,defs", "-Wl,--version-script=exports.map"]
+EXPORTS = "{ global: cnnext_*; local: *; };\n"
 
 
 class BuildError(RuntimeError):
@@ -159,7 +159,7 @@ def cpu_stamp() -> str:
     The first hash is over the op schemas, the second over all sources and flags. A library whose stamp
     differs was built from other sources.
     """
-    flags = (ABI_FLAGS, COMMON_FLAGS, KERNEL_FLAGS, ISA_FLAGS, LINK_FLAGS, platform.machine())
+    flags = (ABI_FLAGS, COMMON_FLAGS, KERNEL_FLAGS, ISA_FLAGS, LINK_FLAGS, EXPORTS, platform.machine())
     csrc = SOURCE_ROOT / "csrc"
     schemas = (csrc / "library.cpp").read_bytes()
     everything = hashlib.sha256(repr(flags).encode() + schemas)
@@ -198,7 +198,7 @@ def _write_ninja(folder: Path, output: Path, tools: Tools) -> None:
     def quote(path: Path) -> str:
         return shlex.quote(str(path)).replace("$", "$$")
 
-    _write_if_changed(folder / "exports.map", "{ local: *; };\n")
+    _write_if_changed(folder / "exports.map", EXPORTS)
     _write_if_changed(
         folder / "stamp.cpp",
         f'extern "C" {{\n[[gnu::used]] const char cnnext_stamp[] = "{cpu_stamp()}";\n}}\n',
