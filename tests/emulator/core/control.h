@@ -1,0 +1,25 @@
+// What a test may set and ask, from C++ or through bindings.cpp from Python.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+#include <emulator/qualifiers.h>
+
+#include "counters.h"
+#include "fault.h"
+#include "regions.h"
+
+namespace emulator {
+
+// In which order the warps of a block, and the lanes of a warp, get their turn: "forward", "reversed" or "random".
+// Throws std::invalid_argument for another name.
+EMULATOR_API void set_order(const std::string& name, unsigned seed);
+
+// Checks and counters on or off, for code compiled for tracing.
+EMULATOR_API void set_tracing(bool on);
+
+// How many blocks of a launch, evenly spaced, count sectors and wavefronts; 0: all.
+EMULATOR_API void set_sampled_blocks(int count);
+
+}  // namespace emulator
