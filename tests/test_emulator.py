@@ -367,23 +367,26 @@ from pathlib import Path
 from emulator import build
 library = ctypes.CDLL(sys.argv[1])
 address = ctypes.cast(library.run_case, ctypes.c_void_p).value
-x, y = bytearray(63 * 4), bytearray(64 * 4)
-build.control("sanitized").call(address, sys.argv[2], [x, y])
+arrays = [bytearray(int(bytes)) for bytes in sys.argv[3:]]
+build.control("sanitized").call(address, sys.argv[2], arrays)
 print("passed")
 """
 
 
-@pytest.mark.parametrize("case, finding", [
-    ("global_bounds/sound", None),
-    ("global_bounds/planted", "heap-buffer-overflow"),
-    ("shared_bounds/planted", "use-after-poison"),
-    ("misaligned_plain/planted", "misaligned address"),
-])  # fmt: skip
-def test_sanitizers_find_the_fault(case, finding):
+@pytest.mark.parametrize(
+    "case, array_bytes, finding",
+    [
+        ("global_bounds/sound", ["252", "256"], None),
+        ("global_bounds/planted", ["252", "256"], "heap-buffer-overflow"),
+        ("shared_bounds/planted", ["256"], "use-after-poison"),
+        ("misaligned_plain/planted", ["272", "256"], "misaligned address"),
+    ],
+)
+def test_sanitizers_find_the_fault(case, array_bytes, finding):
     library = build.library("faults", [FAULTS / "cases.cu"], "sanitized")
     build.control_path("sanitized")
     environment = {**build.sanitizer_environment(), "PYTHONPATH": str(Path(__file__).parent), "PYTHONMALLOC": "malloc"}
-    command = [sys.executable, "-c", SANITIZED_PROGRAM, str(library), case]
+    command = [sys.executable, "-c", SANITIZED_PROGRAM, str(library), case, *array_bytes]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if finding is None:
         assert done.stdout == "passed\n", done.stderr

@@ -44,8 +44,9 @@ CNNEXT_DEVICE void mma_m16n8k16<__half>(float (&d)[4], const uint32_t (&a)[4], c
 }
 
 template <>
-CNNEXT_DEVICE void mma_m16n8k16<__nv_bfloat16>(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
-                                               const float (&c)[4]) {
+CNNEXT_DEVICE void mma_m16n8k16<__nv_bfloat16>([[maybe_unused]] float (&d)[4], [[maybe_unused]] const uint32_t (&a)[4],
+                                               [[maybe_unused]] const uint32_t (&b)[2],
+                                               [[maybe_unused]] const float (&c)[4]) {
 #if CNNEXT_ARCH < 800
   __trap();  // compiled for sm_75 because a template is compiled for every architecture; no launcher chooses it there
 #elif defined(CNNEXT_EMULATED)
@@ -60,8 +61,9 @@ CNNEXT_DEVICE void mma_m16n8k16<__nv_bfloat16>(float (&d)[4], const uint32_t (&a
 }
 
 // d = a · b + c, K = 8, operands made by to_tf32; needs sm_80.
-CNNEXT_DEVICE void mma_m16n8k8_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
-                                    const float (&c)[4]) {
+CNNEXT_DEVICE void mma_m16n8k8_tf32([[maybe_unused]] float (&d)[4], [[maybe_unused]] const uint32_t (&a)[4],
+                                    [[maybe_unused]] const uint32_t (&b)[2],
+                                    [[maybe_unused]] const float (&c)[4]) {
 #if CNNEXT_ARCH < 800
   __trap();
 #elif defined(CNNEXT_EMULATED)

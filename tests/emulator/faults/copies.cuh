@@ -40,7 +40,7 @@ __global__ void copy_never_waited_kernel(const float* x, float* y) {
 }
 
 // The second half is outside: zeros take its place and its address is not read.
-__global__ inline void copy_zero_fill_kernel(const float* x, float* y) {
+__global__ void copy_zero_fill_kernel(const float* x, float* y) {
   auto& shared = cnnext::device::dynamic_shared<Stages>();
   const int thread = threadIdx.x;
   for (int stage = 0; stage < 2; ++stage) {

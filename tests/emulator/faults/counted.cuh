@@ -15,7 +15,7 @@ __global__ void strided_copy_kernel(const float* x, float* y) {
   y[i] = x[i * kStride];
 }
 
-__global__ inline void vector_copy_kernel(const float* x, float* y) {
+__global__ void vector_copy_kernel(const float* x, float* y) {
   const int i = 4 * (blockIdx.x * blockDim.x + threadIdx.x);
   cnnext::device::store_vector(y + i, cnnext::device::load_vector<4>(x + i));
 }
@@ -35,7 +35,7 @@ __global__ void shared_stride_kernel(float* y) {
 }
 
 // Lanes part ways: even ones pass the load twice as often as odd ones.
-__global__ inline void diverged_loads_kernel(const float* x, float* y) {
+__global__ void diverged_loads_kernel(const float* x, float* y) {
   const int lane = threadIdx.x;
   float sum = 0.0f;
   for (int i = 0; i < (lane % 2 == 0 ? 2 : 1); ++i) {
@@ -47,7 +47,7 @@ __global__ inline void diverged_loads_kernel(const float* x, float* y) {
 constexpr int kOrderThreads = 128;
 
 // Sums of floats whose order shows in the bits, a vote, an exchange through shared memory and an atomic maximum.
-__global__ inline void any_order_kernel(const float* x, float* y, unsigned* most) {
+__global__ void any_order_kernel(const float* x, float* y, unsigned* most) {
   using Storage = cnnext::device::BlockReduceStorage<float, kOrderThreads>;
   auto& storage = cnnext::device::static_shared<Storage>();
   auto& shared = cnnext::device::dynamic_shared<Banks>();
@@ -62,7 +62,7 @@ __global__ inline void any_order_kernel(const float* x, float* y, unsigned* most
 }
 
 // The integer reductions of sm_80, and the votes; y[8][32].
-__global__ inline void reductions_kernel(const int* x, int* y) {
+__global__ void reductions_kernel(const int* x, int* y) {
   const unsigned all = cnnext::device::kFullWarp;
   const int lane = threadIdx.x, value = x[lane];
   y[lane] = __any_sync(all, value == 7);

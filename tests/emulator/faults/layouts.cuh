@@ -75,7 +75,7 @@ __global__ void mma_k8_kernel(const __half* a, const __half* b, float* y) {
 }
 
 // A by ldmatrix x4 with .trans, from four tiles that hold A transposed one by one: the transposes cancel.
-__global__ inline void ldmatrix_trans_kernel(const __half* a, const __half* b, float* y) {
+__global__ void ldmatrix_trans_kernel(const __half* a, const __half* b, float* y) {
   auto& shared = load_operands(a, b);
   auto& tiles = shared.b_transposed;  // [8][32]: four 8 × 8 tiles side by side, overwritten below
   const int lane = threadIdx.x;
@@ -94,7 +94,7 @@ __global__ inline void ldmatrix_trans_kernel(const __half* a, const __half* b, f
   store_accumulators(d, y);
 }
 
-__global__ inline void mma_tf32_kernel(const float* a, const float* b, float* y) {
+__global__ void mma_tf32_kernel(const float* a, const float* b, float* y) {
   using cnnext::device::to_tf32;
   const int group = threadIdx.x / 4, member = threadIdx.x % 4;
   float d[4] = {};
