@@ -40,7 +40,13 @@ COMMON_FLAGS = [
     "-Wextra",
     "-Werror=return-type",
 ]
-KERNEL_FLAGS = ["-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
+KERNEL_FLAGS = [
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wno-psabi",
+    "-Wno-maybe-uninitialized",
+]
 ISA_FLAGS = {
     "generic": [],
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
@@ -54,8 +60,8 @@ ISA_FLAGS = {
         "-mprefer-vector-width=512",
     ],
 }
-# A missing symbol is an error now and not when the library is loaded. Only the C functions that Python calls are
-# visible from outside; -fvisibility=hidden alone leaves libstdc++'s templates visible.
+# A missing symbol is an error now and not when the library is loaded. Only the C functions that Python calls
+# are visible from outside; -fvisibility=hidden alone leaves libstdc++'s templates visible.
 LINK_FLAGS = ["-Wl,-z,defs", "-Wl,--version-script=exports.map"]
 EXPORTS = "{ global: cnnext_*; local: *; };\n"
 
