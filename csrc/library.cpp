@@ -5,8 +5,10 @@
 #ifndef CNNEXT_NAMESPACE
 #define CNNEXT_NAMESPACE cnnext
 #endif
+// torch 2.10 makes a string of its macro's argument before it is expanded: this one is expanded first.
+#define CNNEXT_LIBRARY(name, m) STABLE_TORCH_LIBRARY(name, m)
 
-STABLE_TORCH_LIBRARY(CNNEXT_NAMESPACE, m) {
+CNNEXT_LIBRARY(CNNEXT_NAMESPACE, m) {
   m.def("corr2d(Tensor input, Tensor kernel) -> Tensor");
   m.def("corr2d_backward_input(Tensor grad, Tensor kernel) -> Tensor");
   m.def("corr2d_backward_kernel(Tensor grad, Tensor input) -> Tensor");
