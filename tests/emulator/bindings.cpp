@@ -37,8 +37,8 @@ py::dict counters() {
   return kernels;
 }
 
-// Calls `extern "C" void function(const char* name, void* const* arrays)` of a library loaded with ctypes, which could
-// not carry an exception itself.
+// Calls `extern "C" void function(const char* name, void* const* arrays)` of a library loaded with ctypes,
+// which could not carry an exception itself.
 void call(std::uintptr_t function, const std::string& name, const std::vector<py::buffer>& arrays) {
   std::vector<py::buffer_info> infos;
   std::vector<void*> pointers;
@@ -63,7 +63,8 @@ PYBIND11_MODULE(_emulator, module) {
   });
   module.def("set_order", &emulator::set_order, py::arg("name"), py::arg("seed") = 1,
              "Turns of warps and lanes: 'forward', 'reversed' or 'random'.");
-  module.def("set_tracing", &emulator::set_tracing, py::arg("on"), "Memory checks and counters of traced code.");
+  module.def("set_tracing", &emulator::set_tracing, py::arg("on"),
+             "Memory checks and counters of traced code.");
   module.def("set_sampled_blocks", &emulator::set_sampled_blocks, py::arg("count"),
              "Blocks of a launch that count sectors and wavefronts; 0: all.");
   module.def("counters", &counters, "{kernel: {counter: value}} since the last reset.");
@@ -73,7 +74,8 @@ PYBIND11_MODULE(_emulator, module) {
       [](std::uintptr_t data, std::size_t bytes, const std::string& name) {
         emulator::register_global(reinterpret_cast<const void*>(data), bytes, name);
       },
-      py::arg("data"), py::arg("bytes"), py::arg("name"), "Memory that launches may use without declaring it.");
+      py::arg("data"), py::arg("bytes"), py::arg("name"),
+      "Memory that launches may use without declaring it.");
   module.def("release_global",
              [](std::uintptr_t data) { emulator::release_global(reinterpret_cast<const void*>(data)); });
   module.def("call", &call, py::arg("function"), py::arg("name"), py::arg("arrays"),

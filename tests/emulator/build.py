@@ -3,9 +3,9 @@
     library = build.library("max_pool2d", [Path("csrc/cuda/max_pool2d.cu")], flavour="traced")
     control = build.control("traced")
 
-A library is loaded with `torch.ops.load_library` or ctypes; it shares one emulator with the control module of the same
-process, whatever was compiled `fast` or `traced`. The `sanitized` flavour has an emulator of its own and must run in
-a process started with `sanitizer_environment()`.
+A library is loaded with `torch.ops.load_library` or ctypes; it shares one emulator with the control module
+of the same process, whatever was compiled `fast` or `traced`. The `sanitized` flavour has an emulator of its
+own and must run in a process started with `sanitizer_environment()`.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ FLAVOURS = {
         "-fno-omit-frame-pointer",
     ],
 }
-# The emulator itself is compiled without hooks.
-CORE_FLAGS = {"fast": ["-O3", "-g"], "sanitized": FLAVOURS["sanitized"]}
+# The emulator itself is compiled without hooks; it tells AddressSanitizer of its fibers and of shared memory.
+CORE_FLAGS = {"fast": ["-O3", "-g"], "sanitized": ["-O1", "-g", "-fsanitize=address"]}
 
 BASE_FLAGS = ["-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-fno-gnu-unique"]
 
@@ -60,13 +60,21 @@ def cache_folder() -> Path:
     return Path(os.environ.get("CNNEXT_EMULATOR_CACHE", ROOT / "build" / "emulator"))
 
 
-@functools.lru_cache(maxsize=None)
+def _output(*command: str) -> str:
+    """What a program prints, to either stream."""
+    return subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True
+    ).stdout
+
+
+@functools.cache
 def cuda_include() -> Path:
     """The folder of cuda_fp16.h: the toolkit's, or the one that comes with torch's or triton's wheels."""
-    candidates = [Path(os.environ[name]) / "include" for name in ("CUDA_HOME", "CUDA_PATH") if name in os.environ]
+    candidates = [
+        Path(os.environ[name]) / "include" for name in ("CUDA_HOME", "CUDA_PATH") if name in os.environ
+    ]
     if nvcc := shutil.which("nvcc"):
-        answer = subprocess.run([nvcc, "--dryrun", "-E", "-x", "cu", os.devnull], capture_output=True, text=True)
-        for line in answer.stderr.splitlines():
+        for line in _output(nvcc, "--dryrun", "-E", "-x", "cu", os.devnull).splitlines():
             if line.startswith("#$ TOP="):
                 candidates.append(Path(line.removeprefix("#$ TOP=")).resolve() / "include")
     for packages in sys.path:
@@ -77,14 +85,13 @@ def cuda_include() -> Path:
     for candidate in candidates:
         if all((candidate / header).is_file() for header in ("cuda_fp16.h", "cuda_bf16.h", "driver_types.h")):
             return candidate
-    raise FileNotFoundError(f"no CUDA headers (cuda_fp16.h) in any of {', '.join(map(str, candidates)) or 'no folder'}")
+    raise FileNotFoundError(f"no CUDA headers (cuda_fp16.h) in {', '.join(map(str, candidates))}")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _compiler() -> tuple[str, str]:
     command = os.environ.get("CXX", "g++")
-    version = subprocess.run([command, "--version"], capture_output=True, text=True, check=True).stdout
-    return command, version.splitlines()[0]
+    return command, _output(command, "--version").splitlines()[0]
 
 
 def _digest(*parts: bytes) -> str:
@@ -111,7 +118,7 @@ def _locked():
 
 
 def _dependencies(rule: str) -> list[str]:
-    """The files of a make rule as `g++ -MMD` writes it; those of the system may be left to the compiler's version."""
+    """The files of a make rule as `g++ -MMD` writes it, without the system's, which go with the compiler."""
     files = rule.split(":", 1)[1].replace("\\\n", " ").split()
     return sorted({str(Path(file).resolve()) for file in files if not file.startswith("/usr/")})
 
@@ -121,7 +128,7 @@ def _content(files: list[str]) -> str:
 
 
 def _compile(source: Path, flags: list[str]) -> Path:
-    """The object file of one source; made again only if a file it includes, a flag or the compiler changed."""
+    """The object file of one source; made again if a file it includes, a flag or the compiler changed."""
     compiler, version = _compiler()
     name = f"{source.stem}-{_digest(str(source).encode(), repr(flags).encode(), version.encode())}"
     folder = cache_folder() / "objects"
@@ -138,7 +145,9 @@ def _compile(source: Path, flags: list[str]) -> Path:
     return target
 
 
-def _link(sources: list[Path], compile_flags: list[str], link_flags: list[str], folder: str, file: str) -> Path:
+def _link(
+    sources: list[Path], compile_flags: list[str], link_flags: list[str], folder: str, file: str
+) -> Path:
     """A shared library in cache/<folder>/<digest of the objects>/<file>."""
     with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", "2"))) as pool:
         objects = list(pool.map(lambda source: _compile(source.resolve(), compile_flags), sources))
@@ -238,7 +247,7 @@ def control_path(flavour: str = "fast") -> Path:
         return _link([HERE / "bindings.cpp"], flags, _link_to(core_library), "control", f"_emulator{suffix}")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _load(path: Path) -> ModuleType:
     loader = importlib.machinery.ExtensionFileLoader("_emulator", str(path))
     spec = importlib.util.spec_from_file_location("_emulator", path, loader=loader)
@@ -256,10 +265,11 @@ def control(flavour: str = "fast") -> ModuleType:
 
 def sanitizer_environment() -> dict[str, str]:
     """The environment for a Python process that loads `sanitized` libraries."""
-    runtimes = []
-    for name in ("libasan.so", "libubsan.so"):
-        answer = subprocess.run([_compiler()[0], f"-print-file-name={name}"], capture_output=True, text=True, check=True)
-        runtimes.append(answer.stdout.strip())
-    # Python keeps memory until the end and calls itself too deep for the leak check to make sense of it.
-    options = "detect_leaks=0:abort_on_error=0:exitcode=99"
-    return {**os.environ, "LD_PRELOAD": " ".join(runtimes), "ASAN_OPTIONS": options, "UBSAN_OPTIONS": "print_stacktrace=1"}
+    names = ("libasan.so", "libubsan.so")
+    runtimes = [_output(_compiler()[0], f"-print-file-name={name}").strip() for name in names]
+    return {
+        **os.environ,
+        "LD_PRELOAD": " ".join(runtimes),
+        "ASAN_OPTIONS": "detect_leaks=0",  # Python itself keeps memory until the end
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+    }

@@ -30,7 +30,9 @@ RATIOS = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--emulator-counters", action="store_true", help="print the counters of every emulated kernel")
+    parser.addoption(
+        "--emulator-counters", action="store_true", help="print the counters of every emulated kernel"
+    )
 
 
 def _own_counters() -> Kernels:
@@ -52,11 +54,8 @@ def table(kernels: Kernels) -> list[str]:
         for measured, ideal, _ in RATIOS:
             row.append(f"{values.get(measured, 0) / values[ideal]:.2f}" if values.get(ideal) else "-")
         rows.append(row)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths)))
-        for row in rows
-    ]
+    first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return ["  ".join([row[0].ljust(first), *map(str.rjust, row[1:], widths)]) for row in rows]
 
 
 class _FromWorkers:

@@ -1,5 +1,5 @@
-// Atomic operations on global or shared memory. Floating-point addition in the order the blocks happen to come is not
-// reproducible: the kernels use it only where a docstring says so.
+// Atomic operations on global or shared memory. Floating-point addition in the order the blocks happen to
+// come is not reproducible: the kernels use it only where a docstring says so.
 #pragma once
 
 #include "platform.cuh"
@@ -18,8 +18,9 @@ CNNEXT_DEVICE T atomic_max(T* pointer, T value) {
   return atomicMax(pointer, value);
 }
 
-// True in exactly one of `parties` callers: the last. What the others wrote before their call is visible to it. The
-// counter must be 0 at first and is 0 again afterwards. One thread of each block calls, behind a barrier of the block.
+// True in exactly one of `parties` callers: the last. What the others wrote before their call is visible to
+// it. The counter must be 0 at first and is 0 again afterwards. One thread of each block calls, behind a
+// barrier of the block.
 CNNEXT_DEVICE bool arrive_is_last(unsigned* counter, unsigned parties) {
   __threadfence();
   const bool last = atomicInc(counter, parties - 1) == parties - 1;

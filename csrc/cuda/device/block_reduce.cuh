@@ -1,5 +1,6 @@
-// A reduction over a block of kThreads: butterflies within the warps, the warps' results through shared memory, and one
-// more butterfly. Two barriers; the order of the operations is fixed, so the result has the same bits every time.
+// A reduction over a block of kThreads: butterflies within the warps, the warps' results through shared
+// memory, and one more butterfly. Two barriers; the order of the operations is fixed, so the result has the
+// same bits every time.
 #pragma once
 
 #include "platform.cuh"
@@ -14,8 +15,9 @@ struct BlockReduceStorage {
   T warp_result[kThreads / kWarpSize];
 };
 
-// Every thread of the block must call; every thread gets the result. `identity` is the neutral value of `combine`.
-// The storage may be used by the next call at once: a call writes to it behind a barrier of its own.
+// Every thread of the block must call; every thread gets the result. `identity` is the neutral value of
+// `combine`. The storage may be used by the next call at once: a call writes to it behind a barrier of its
+// own.
 template <int kThreads, class T, class Combine>
 CNNEXT_DEVICE T block_reduce(T value, Combine combine, T identity, BlockReduceStorage<T, kThreads>& storage) {
   constexpr int kWarps = kThreads / kWarpSize;

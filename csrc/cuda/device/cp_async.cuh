@@ -1,6 +1,6 @@
-// Asynchronous copies from global to shared memory (cp.async, sm_80 and newer). Copies are gathered in groups; the data
-// are there for the copying thread after cp_async_wait and for the others after a barrier behind it.
-// On sm_75 the copy is an ordinary load and store, and commit and wait do nothing.
+// Asynchronous copies from global to shared memory (cp.async, sm_80 and newer). Copies are gathered in
+// groups; the data are there for the copying thread after cp_async_wait and for the others after a barrier
+// behind it. On sm_75 the copy is an ordinary load and store, and commit and wait do nothing.
 #pragma once
 
 #include "platform.cuh"
@@ -8,8 +8,9 @@
 
 namespace cnnext::device {
 
-// Copies Bytes (4, 8 or 16), both ends aligned to Bytes; writes zeros instead where `valid` is false, and then does not
-// read `global` (which must still be some valid address). 16 bytes bypass L1: tiles are read once by each block.
+// Copies Bytes (4, 8 or 16), both ends aligned to Bytes; writes zeros instead where `valid` is false, and
+// then does not read `global` (which must still be some valid address). 16 bytes bypass L1: tiles are read
+// once by each block.
 template <int Bytes>
 CNNEXT_DEVICE void cp_async(void* shared, const void* global, bool valid) {
   static_assert(Bytes == 4 || Bytes == 8 || Bytes == 16, "cp.async moves 4, 8 or 16 bytes");
@@ -32,7 +33,8 @@ CNNEXT_DEVICE void cp_async(void* shared, const void* global, bool valid) {
   } else {
     asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;"
                  :
-                 : "r"(shared_address(shared)), "l"(__cvta_generic_to_global(global)), "n"(Bytes), "r"(valid_bytes)
+                 : "r"(shared_address(shared)), "l"(__cvta_generic_to_global(global)), "n"(Bytes),
+                   "r"(valid_bytes)
                  : "memory");
   }
 #endif

@@ -1,5 +1,5 @@
-// What a launcher must know of the current device to choose a config. Kept apart from the choice, which is a pure
-// function of a shape and these numbers.
+// What a launcher must know of the current device to choose a config. Kept apart from the choice, which is a
+// pure function of a shape and these numbers.
 #pragma once
 
 #include "platform.cuh"
@@ -7,19 +7,27 @@
 namespace cnnext::device {
 
 struct DeviceLimits {
-  int architecture;            // 75, 80, 86, …
+  int architecture;  // 75, 80, 86, …
   int multiprocessors;
   int shared_bytes_per_block;  // the most dynamic shared memory a launch can ask for
 };
 
-// The opt-in limit of shared memory for a block, CUDA C++ Programming Guide, "Technical specifications per compute
-// capability".
+// The opt-in limit of shared memory for a block, CUDA C++ Programming Guide, "Technical specifications per
+// compute capability".
 constexpr int shared_bytes_per_block(int architecture) {
   switch (architecture) {
-    case 75: return 64 * 1024;
-    case 80: case 87: return 163 * 1024;
-    case 86: case 89: case 120: case 121: return 99 * 1024;
-    default: return architecture >= 90 ? 227 * 1024 : 48 * 1024;
+    case 75:
+      return 64 * 1024;
+    case 80:
+    case 87:
+      return 163 * 1024;
+    case 86:
+    case 89:
+    case 120:
+    case 121:
+      return 99 * 1024;
+    default:
+      return architecture >= 90 ? 227 * 1024 : 48 * 1024;
   }
 }
 

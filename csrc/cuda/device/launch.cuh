@@ -1,10 +1,12 @@
 // The only place that launches a kernel.
 //
-//   launch({"max_pool2d_forward_kernel", grid, block, 0, stream}, {input("x", x, x_count), output("y", y, y_count)},
+//   launch({"max_pool2d_forward_kernel", grid, block, 0, stream}, {input("x", x, x_count), output("y", y,
+//   y_count)},
 //          [&] { return describe(shape); }, max_pool2d_forward_kernel<float>, shape, x, y);
 //
-// The list of memory is what the kernel may touch. On a device it costs a few stores; the emulator holds the kernel to
-// it: no access outside, no write to an input, no read of an output before it was written, every output written.
+// The list of memory is what the kernel may touch. On a device it costs a few stores; the emulator holds the
+// kernel to it: no access outside, no write to an input, no read of an output before it was written, every
+// output written.
 #pragma once
 
 #include <initializer_list>
@@ -19,10 +21,10 @@
 namespace cnnext::device {
 
 enum class Use {  // the emulator counts them in this order too
-  kInput,    // holds values, is not written
-  kOutput,   // holds nothing before, is written everywhere by this launch
-  kInOut,    // holds values, may be read and written
-  kScratch,  // holds nothing before, may be written in part
+  kInput,         // holds values, is not written
+  kOutput,        // holds nothing before, is written everywhere by this launch
+  kInOut,         // holds values, may be read and written
+  kScratch,       // holds nothing before, may be written in part
 };
 
 struct Memory {
@@ -57,15 +59,16 @@ struct LaunchConfig {
   dim3 block;
   size_t dynamic_shared_bytes = 0;
   cudaStream_t stream = nullptr;
-  double flops = 0;    // useful arithmetic, multiplications and additions counted one each; 0: not said
+  double flops = 0;  // useful arithmetic, multiplications and additions counted one each; 0: not said
 };
 
 inline std::string describe_config(const LaunchConfig& config) {
   const auto triple = [](dim3 d) {
     return "(" + std::to_string(d.x) + ", " + std::to_string(d.y) + ", " + std::to_string(d.z) + ")";
   };
-  return std::string(config.kernel) + " with grid " + triple(config.grid) + ", block " + triple(config.block) + ", " +
-         std::to_string(config.dynamic_shared_bytes) + " bytes of dynamic shared memory";
+  return std::string(config.kernel) + " with grid " + triple(config.grid) + ", block " +
+         triple(config.block) + ", " + std::to_string(config.dynamic_shared_bytes) +
+         " bytes of dynamic shared memory";
 }
 
 #if defined(CNNEXT_EMULATED)
@@ -108,15 +111,18 @@ class LaunchError : public std::runtime_error {
 inline const char* launch_advice(cudaError_t error) {
   switch (error) {
     case cudaErrorNoKernelImageForDevice:
-      return ". The library holds no code for this device's architecture: build it again with TORCH_CUDA_ARCH_LIST "
+      return ". The library holds no code for this device's architecture: build it again with "
+             "TORCH_CUDA_ARCH_LIST "
              "naming the device's compute capability (7.5 or newer)";
     case cudaErrorInsufficientDriver:
     case cudaErrorUnsupportedPtxVersion:
-      return ". The driver is older than the CUDA toolkit this library was built with: update the driver, or build "
+      return ". The driver is older than the CUDA toolkit this library was built with: update the driver, or "
+             "build "
              "the library with an older toolkit";
     case cudaErrorLaunchOutOfResources:
       return ". The block asks for more registers or shared memory than the device has";
-    default: return "";
+    default:
+      return "";
   }
 }
 
@@ -144,8 +150,9 @@ void launch(const LaunchConfig& config, std::initializer_list<Memory>, const Des
   native.blockDim = config.block;
   native.dynamicSmemBytes = config.dynamic_shared_bytes;
   native.stream = config.stream;
-  check_launch(cudaLaunchKernelEx(&native, kernel, static_cast<Parameters>(std::forward<Arguments>(arguments))...),
-               config, describe);
+  check_launch(
+      cudaLaunchKernelEx(&native, kernel, static_cast<Parameters>(std::forward<Arguments>(arguments))...),
+      config, describe);
 }
 
 #endif

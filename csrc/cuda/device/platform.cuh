@@ -1,7 +1,9 @@
-// Which compiler reads this: nvcc, or a host compiler with the CUDA emulator in its include path. The only header that
-// tells them apart by include; the others test CNNEXT_EMULATED where a PTX instruction needs its C++ twin.
+// Which compiler reads this: nvcc, or a host compiler with the CUDA emulator in its include path. The only
+// header that tells them apart by include; the others test CNNEXT_EMULATED where a PTX instruction needs its
+// C++ twin.
 //
-// CNNEXT_ARCH is the architecture the code is made for, 750 … 1200 as __CUDA_ARCH__ has it, and 0 in nvcc's host pass.
+// CNNEXT_ARCH is the architecture the code is made for, 750 … 1200 as __CUDA_ARCH__ has it, and 0 in nvcc's
+// host pass.
 #pragma once
 
 #include <cstddef>

@@ -8,7 +8,8 @@
 
 namespace cnnext::device {
 
-inline constexpr int kSharedAlignment = 128;  // a whole row of banks; enough for every vector access and bulk copy
+inline constexpr int kSharedAlignment =
+    128;  // a whole row of banks; enough for every vector access and bulk copy
 inline constexpr int kMaxStaticSharedBytes = 48 * 1024;
 
 template <class T>

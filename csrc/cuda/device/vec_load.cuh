@@ -1,5 +1,5 @@
-// Vector loads and stores: N values of T moved by one instruction of 2, 4, 8 or 16 bytes. The pointer must be aligned
-// to the whole vector; the device faults otherwise and the emulator reports it.
+// Vector loads and stores: N values of T moved by one instruction of 2, 4, 8 or 16 bytes. The pointer must be
+// aligned to the whole vector; the device faults otherwise and the emulator reports it.
 #pragma once
 
 #include "platform.cuh"

@@ -23,11 +23,12 @@ struct Maximum {
   }
 };
 
-// The same value in every lane, combined in a butterfly: the order is fixed, so the bits do not vary from run to run.
-// Width < 32 reduces each group of Width neighbours on its own.
+// The same value in every lane, combined in a butterfly: the order is fixed, so the bits do not vary from run
+// to run. Width < 32 reduces each group of Width neighbours on its own.
 template <int Width = kWarpSize, class T, class Combine>
 CNNEXT_DEVICE T warp_reduce(T value, Combine combine) {
-  static_assert(Width > 0 && Width <= kWarpSize && (Width & (Width - 1)) == 0, "a group is a power of two of lanes");
+  static_assert(Width > 0 && Width <= kWarpSize && (Width & (Width - 1)) == 0,
+                "a group is a power of two of lanes");
 #pragma unroll
   for (int offset = Width / 2; offset > 0; offset /= 2) {
     value = combine(value, __shfl_xor_sync(kFullWarp, value, offset));

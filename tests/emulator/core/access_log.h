@@ -11,8 +11,8 @@ struct LaneAccess {
   int bytes;
 };
 
-// Counts the accesses logged since the last call, for every warp of the block. The n-th time that lanes of a warp pass
-// the same instruction since then is taken for one request.
+// Counts the accesses logged since the last call, for every warp of the block. The n-th time that lanes of a
+// warp pass the same instruction since then is taken for one request.
 void count_logged_accesses();
 
 // The wavefronts of one request to shared memory; `ideal` receives those of one without bank conflicts.

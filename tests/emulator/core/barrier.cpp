@@ -15,7 +15,8 @@ bool same_place(const Site& a, const Site& b) { return a.line == b.line && std::
 
 void check_arrival(int id, int threads, const Site& site, const void* code) {
   if (id < 0 || id >= kMaxBarriers) {
-    raise(FaultKind::kDivergentBarrier, "barrier " + std::to_string(id) + " does not exist: a block has 16", code, site);
+    raise(FaultKind::kDivergentBarrier, "barrier " + std::to_string(id) + " does not exist: a block has 16",
+          code, site);
   }
   if (threads != machine.thread_count && (threads <= 0 || threads % kWarpLanes != 0)) {
     raise(FaultKind::kDivergentBarrier,
@@ -28,8 +29,8 @@ void check_arrival(int id, int threads, const Site& site, const void* code) {
     if (thread->state == ThreadState::kAtBarrier && thread->barrier == id) {
       if (!same_place(thread->site, site) || machine.barriers[id].threads != threads) {
         raise(FaultKind::kDivergentBarrier,
-              "thread " + std::to_string(thread->number) + " waits at another barrier, " + thread->site.file + ":" +
-                  std::to_string(thread->site.line),
+              "thread " + std::to_string(thread->number) + " waits at another barrier, " + thread->site.file +
+                  ":" + std::to_string(thread->site.line),
               code, site);
       }
       return;
@@ -73,16 +74,22 @@ int barrier(int id, int threads, Vote vote, int predicate, Site site) {
   }
   // The result is still this round's: the next round cannot end before this thread has arrived.
   switch (vote) {
-    case Vote::kCount: return barrier.result;
-    case Vote::kAnd: return barrier.result == expected;
-    case Vote::kOr: return barrier.result != 0;
-    case Vote::kNone: break;
+    case Vote::kCount:
+      return barrier.result;
+    case Vote::kAnd:
+      return barrier.result == expected;
+    case Vote::kOr:
+      return barrier.result != 0;
+    case Vote::kNone:
+      break;
   }
   return 0;
 }
 
 void device_fence() { publish_block(); }
 
-void trap(Site site) { raise(FaultKind::kTrap, "the kernel called __trap()", __builtin_return_address(0), site); }
+void trap(Site site) {
+  raise(FaultKind::kTrap, "the kernel called __trap()", __builtin_return_address(0), site);
+}
 
 }  // namespace emulator

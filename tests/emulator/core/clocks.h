@@ -1,6 +1,6 @@
-// Who has synchronised with whom: vector clocks in two levels, exact for barriers of whole warps (named ones too) and
-// for __syncwarp of any mask. They only ever grow, so a new block needs no reset; memory of another block is told apart
-// by the block's serial number.
+// Who has synchronised with whom: vector clocks in two levels, exact for barriers of whole warps (named ones
+// too) and for __syncwarp of any mask. They only ever grow, so a new block needs no reset; memory of another
+// block is told apart by the block's serial number.
 #pragma once
 
 #include <cstdint>

@@ -20,9 +20,9 @@ std::string hex(uint32_t mask) {
 [[noreturn]] void raise_divergent(const Collective& waiting, uint32_t mask, const char* name, Site site,
                                   const void* code) {
   raise(FaultKind::kDivergentCollective,
-        std::string(name) + " for lanes " + hex(mask) + ", while lanes " + hex(waiting.arrived) + " wait in " +
-            waiting.name + " for lanes " + hex(waiting.mask) + " at " + waiting.site.file + ":" +
-            std::to_string(waiting.site.line),
+        std::string(name) + " for lanes " + hex(mask) + ", while lanes " + hex(waiting.arrived) +
+            " wait in " + waiting.name + " for lanes " + hex(waiting.mask) + " at " + waiting.site.file +
+            ":" + std::to_string(waiting.site.line),
         code, site);
 }
 
@@ -33,7 +33,8 @@ bool matches(const Collective& waiting, uint32_t mask, const char* name, int var
 
 void check_mask(const Warp& warp, uint32_t mask, const char* name, Site site, const void* code) {
   if ((mask >> machine.current->lane & 1) == 0) {
-    raise(FaultKind::kDivergentCollective, std::string(name) + ": the mask does not name the calling lane", code, site);
+    raise(FaultKind::kDivergentCollective, std::string(name) + ": the mask does not name the calling lane",
+          code, site);
   }
   if ((mask & warp.returned) != 0) {
     raise(FaultKind::kDivergentCollective,
@@ -41,7 +42,8 @@ void check_mask(const Warp& warp, uint32_t mask, const char* name, Site site, co
   }
 }
 
-Collective& find_or_start(Warp& warp, uint32_t mask, const char* name, int variant, Site site, const void* code) {
+Collective& find_or_start(Warp& warp, uint32_t mask, const char* name, int variant, Site site,
+                          const void* code) {
   Collective* unused = nullptr;
   for (Collective& collective : warp.collectives) {
     if (collective.arrived == 0) {
@@ -88,7 +90,8 @@ void meet(uint32_t mask, const char* name, int variant, Site site, const void* c
 void meet_whole_warp(const char* name, int variant, Site site, const void* code, void* operand,
                      void (*apply)(void* const* operands, uint32_t mask)) {
   if (machine.warps[machine.current->warp].exists != ~0u) {
-    raise(FaultKind::kDivergentCollective, std::string(name) + " in a warp of fewer than 32 threads", code, site);
+    raise(FaultKind::kDivergentCollective, std::string(name) + " in a warp of fewer than 32 threads", code,
+          site);
   }
   meet(~0u, name, variant, site, code, operand, apply);
 }

@@ -1,10 +1,10 @@
 // What a test may set and ask, from C++ or through bindings.cpp from Python.
 #pragma once
 
+#include <emulator/qualifiers.h>
+
 #include <cstddef>
 #include <string>
-
-#include <emulator/qualifiers.h>
 
 #include "counters.h"
 #include "fault.h"
@@ -12,8 +12,8 @@
 
 namespace emulator {
 
-// In which order the warps of a block, and the lanes of a warp, get their turn: "forward", "reversed" or "random".
-// Throws std::invalid_argument for another name.
+// In which order the warps of a block, and the lanes of a warp, get their turn: "forward", "reversed" or
+// "random". Throws std::invalid_argument for another name.
 EMULATOR_API void set_order(const std::string& name, unsigned seed);
 
 // Checks and counters on or off, for code compiled for tracing.

@@ -1,33 +1,33 @@
 // What is counted for each kernel, over all its launches.
 #pragma once
 
+#include <emulator/qualifiers.h>
+
 #include <cstdint>
 #include <map>
 #include <string>
-
-#include <emulator/qualifiers.h>
 
 namespace emulator {
 
 // One line for each counter: the struct, the Python dictionary and the sum of two counters are made from it.
 // Of all blocks:
-#define EMULATOR_COUNTERS_OF_ALL_BLOCKS(X)                                                                     \
-  X(launches)                                                                                                  \
-  X(blocks)                                                                                                    \
-  X(threads)                                                                                                   \
-  X(barriers)                                                                                                  \
-  X(warp_collectives) /* shuffles, votes, reductions, __syncwarp; one for each warp */                         \
-  X(mma)                                                                                                       \
-  X(mma_flops)                                                                                                 \
-  X(ldmatrix)                                                                                                  \
-  X(async_copies)                                                                                              \
-  X(async_copy_bytes)                                                                                          \
-  X(atomics)                                                                                                   \
-  X(declared_flops) /* the useful arithmetic, as the launcher counts it */                                     \
+#define EMULATOR_COUNTERS_OF_ALL_BLOCKS(X)                                             \
+  X(launches)                                                                          \
+  X(blocks)                                                                            \
+  X(threads)                                                                           \
+  X(barriers)                                                                          \
+  X(warp_collectives) /* shuffles, votes, reductions, __syncwarp; one for each warp */ \
+  X(mma)                                                                               \
+  X(mma_flops)                                                                         \
+  X(ldmatrix)                                                                          \
+  X(async_copies)                                                                      \
+  X(async_copy_bytes)                                                                  \
+  X(atomics)                                                                           \
+  X(declared_flops) /* the useful arithmetic, as the launcher counts it */             \
   X(declared_bytes) /* of the memory the launches declared: what must be moved at least */
 
-// Of the sampled blocks only, and only in a traced build. An ideal sector count is the distinct bytes of a request
-// over 32; an ideal wavefront count is one for each group of lanes that the hardware serves at once.
+// Of the sampled blocks only, and only in a traced build. An ideal sector count is the distinct bytes of a
+// request over 32; an ideal wavefront count is one for each group of lanes that the hardware serves at once.
 #define EMULATOR_COUNTERS_OF_SAMPLED_BLOCKS(X) \
   X(sampled_blocks)                            \
   X(global_load_requests)                      \

@@ -10,20 +10,34 @@ Fault::~Fault() = default;
 
 const char* fault_name(FaultKind kind) {
   switch (kind) {
-    case FaultKind::kBarrierNotReached: return "barrier_not_reached";
-    case FaultKind::kDivergentBarrier: return "divergent_barrier";
-    case FaultKind::kDivergentCollective: return "divergent_collective";
-    case FaultKind::kSharedMemoryRace: return "shared_memory_race";
-    case FaultKind::kGlobalMemoryRace: return "global_memory_race";
-    case FaultKind::kUnwrittenRead: return "unwritten_read";
-    case FaultKind::kOutOfBounds: return "out_of_bounds";
-    case FaultKind::kInputWritten: return "input_written";
-    case FaultKind::kOutputNotWritten: return "output_not_written";
-    case FaultKind::kCopyNotWaited: return "copy_not_waited";
-    case FaultKind::kMisaligned: return "misaligned";
-    case FaultKind::kUndefinedValue: return "undefined_value";
-    case FaultKind::kInvalidLaunch: return "invalid_launch";
-    case FaultKind::kTrap: return "trap";
+    case FaultKind::kBarrierNotReached:
+      return "barrier_not_reached";
+    case FaultKind::kDivergentBarrier:
+      return "divergent_barrier";
+    case FaultKind::kDivergentCollective:
+      return "divergent_collective";
+    case FaultKind::kSharedMemoryRace:
+      return "shared_memory_race";
+    case FaultKind::kGlobalMemoryRace:
+      return "global_memory_race";
+    case FaultKind::kUnwrittenRead:
+      return "unwritten_read";
+    case FaultKind::kOutOfBounds:
+      return "out_of_bounds";
+    case FaultKind::kInputWritten:
+      return "input_written";
+    case FaultKind::kOutputNotWritten:
+      return "output_not_written";
+    case FaultKind::kCopyNotWaited:
+      return "copy_not_waited";
+    case FaultKind::kMisaligned:
+      return "misaligned";
+    case FaultKind::kUndefinedValue:
+      return "undefined_value";
+    case FaultKind::kInvalidLaunch:
+      return "invalid_launch";
+    case FaultKind::kTrap:
+      return "trap";
   }
   return "unknown";
 }
@@ -51,8 +65,8 @@ Fault make_fault(const FaultRecord& record) {
   };
   const Launch& launch = *machine.launch;
   const SourceLine line = kernel_line(record.stack, record.site);
-  std::string text = std::string(fault_name(record.kind)) + " in block " + triple(record.block) + ", thread " +
-                     triple(record.thread) + ", at " + line.text() + ": " + record.detail;
+  std::string text = std::string(fault_name(record.kind)) + " in block " + triple(record.block) +
+                     ", thread " + triple(record.thread) + ", at " + line.text() + ": " + record.detail;
   if (record.other.code != nullptr) {
     text += "; the other access is by thread " + triple(record.other.thread) + " at " +
             kernel_line({record.other.code}, {}).text();

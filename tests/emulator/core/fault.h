@@ -1,15 +1,14 @@
-// What the emulator reports, and how: a fault is recorded where it happens, on a fiber, and thrown from run() on the
-// caller's own stack, so that no exception ever unwinds through a kernel.
+// What the emulator reports, and how: a fault is recorded where it happens, on a fiber, and thrown from run()
+// on the caller's own stack, so that no exception ever unwinds through a kernel.
 #pragma once
+
+#include <emulator/qualifiers.h>
+#include <emulator/site.h>
+#include <vector_types.h>
 
 #include <stdexcept>
 #include <string>
 #include <vector>
-
-#include <vector_types.h>
-
-#include <emulator/qualifiers.h>
-#include <emulator/site.h>
 
 namespace emulator {
 
@@ -34,10 +33,15 @@ EMULATOR_API const char* fault_name(FaultKind kind);
 
 class EMULATOR_API Fault : public std::runtime_error {
  public:
-  Fault(const std::string& text, FaultKind kind, std::string kernel, uint3 block, uint3 thread, std::string file,
-        int line)
-      : std::runtime_error(text), kind(kind), kernel(std::move(kernel)), block(block), thread(thread),
-        file(std::move(file)), line(line) {}
+  Fault(const std::string& text, FaultKind kind, std::string kernel, uint3 block, uint3 thread,
+        std::string file, int line)
+      : std::runtime_error(text),
+        kind(kind),
+        kernel(std::move(kernel)),
+        block(block),
+        thread(thread),
+        file(std::move(file)),
+        line(line) {}
   ~Fault() override;
 
   FaultKind kind;
@@ -64,7 +68,8 @@ struct FaultRecord {
 };
 
 // Ends the current fiber and with it the block. `code` is the return address in the kernel's code.
-[[noreturn]] void raise(FaultKind kind, std::string detail, const void* code, Site site = {}, OtherAccess other = {});
+[[noreturn]] void raise(FaultKind kind, std::string detail, const void* code, Site site = {},
+                        OtherAccess other = {});
 
 // Turns a record into what is thrown: looks up source lines, adds the kernel and its config.
 Fault make_fault(const FaultRecord& record);

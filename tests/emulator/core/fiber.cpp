@@ -11,9 +11,9 @@
 #endif
 
 #if !defined(EMULATOR_FIBER_UCONTEXT)
-// void emulator_switch(void** save, void* load): the callee-saved registers of the System V ABI go to the old stack and
-// come from the new one. 28 million switches a second, where swapcontext, which asks the kernel for the signal mask,
-// makes 5 million.
+// void emulator_switch(void** save, void* load): the callee-saved registers of the System V ABI go to the old
+// stack and come from the new one. 28 million switches a second, where swapcontext, which asks the kernel for
+// the signal mask, makes 5 million.
 extern "C" void emulator_switch(void** save, void* load);
 asm(R"(
 .text

@@ -23,7 +23,8 @@ struct Fiber {
 // Room for -O0 frames under AddressSanitizer; untouched pages cost nothing.
 inline constexpr size_t kFiberStackBytes = 256 * 1024;
 
-// Makes `fiber` start at `entry`, which never returns, when it is next switched to. The stack is kept for reuse.
+// Makes `fiber` start at `entry`, which never returns, when it is next switched to. The stack is kept for
+// reuse.
 void prepare_fiber(Fiber& fiber, void (*entry)());
 
 // `ends`: `from` will not be switched back to.

@@ -1,16 +1,15 @@
-// The state of the emulated device: the block that runs, its threads and warps. One block at a time, on one OS thread;
-// run() holds a lock.
+// The state of the emulated device: the block that runs, its threads and warps. One block at a time, on one
+// OS thread; run() holds a lock.
 #pragma once
-
-#include <cstdint>
-#include <string>
-#include <vector>
-
-#include <vector_types.h>
 
 #include <emulator/launch.h>
 #include <emulator/site.h>
 #include <emulator/synchronize.h>
+#include <vector_types.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
 
 #include "clocks.h"
 #include "counters.h"
@@ -71,7 +70,7 @@ struct Collective {
 };
 
 struct Warp {
-  uint32_t exists, ready, returned;    // masks of lanes
+  uint32_t exists, ready, returned;  // masks of lanes
   std::vector<Collective> collectives;
 };
 

@@ -12,8 +12,9 @@
 namespace emulator {
 namespace {
 
-// __threadfence and the atomic that follows it in another block order the two blocks. Kept as one bit for each block
-// and one for the current block: a fence publishes everything its block has written, an atomic acquires it.
+// __threadfence and the atomic that follows it in another block order the two blocks. Kept as one bit for
+// each block and one for the current block: a fence publishes everything its block has written, an atomic
+// acquires it.
 std::vector<bool> published_blocks;
 uint32_t first_block_serial = 0;
 bool current_block_acquired = false;
@@ -26,7 +27,8 @@ const void* code_of(const Stamp& stamp) {
 
 Stamp stamp_now(const Thread& thread, Access access, const void* code) {
   Stamp stamp;
-  stamp.code = static_cast<int32_t>(reinterpret_cast<intptr_t>(code) - reinterpret_cast<intptr_t>(machine.launch->body));
+  stamp.code = static_cast<int32_t>(reinterpret_cast<intptr_t>(code) -
+                                    reinterpret_cast<intptr_t>(machine.launch->body));
   stamp.barrier_time = machine.clocks.known[thread.warp][thread.warp];
   stamp.lane_time = machine.clocks.lanes[thread.warp][thread.lane][thread.lane];
   stamp.thread = static_cast<int16_t>(thread.number + 1);
@@ -55,12 +57,13 @@ std::string place(const Region& region, uintptr_t address) {
   const bool shared = region.space == Space::kShared;
   const Thread& other = machine.threads[stamp.thread - 1];
   raise(shared ? FaultKind::kSharedMemoryRace : FaultKind::kGlobalMemoryRace,
-        std::string(is_write(access) ? "writes " : "reads ") + place(region, address) + ", which another thread " + before +
-            ", with no barrier in between",
+        std::string(is_write(access) ? "writes " : "reads ") + place(region, address) +
+            ", which another thread " + before + ", with no barrier in between",
         code, {}, {code_of(stamp), other.index});
 }
 
-void check_race_in_block(const Region& region, const Cell& cell, uintptr_t address, Access access, const void* code) {
+void check_race_in_block(const Region& region, const Cell& cell, uintptr_t address, Access access,
+                         const void* code) {
   const Thread& thread = *machine.current;
   const bool both_atomic = access == Access::kAtomic && cell.write.atomic;
   if (!both_atomic && !happened_before(cell.write, thread)) {
@@ -84,10 +87,12 @@ void check_race_between_blocks(const Region& region, const Cell& cell, uintptr_t
   const bool wrote = cell.write.thread != 0 && !both_atomic;
   const bool read = cell.read.thread != 0 || cell.read_by_other_blocks;
   if (!ordered && (wrote || (is_write(access) && read))) {
-    raise(FaultKind::kGlobalMemoryRace,
-          std::string(is_write(access) ? "writes " : "reads ") + place(region, address) + ", which another block " +
-              (wrote ? "writes" : "reads") + ": blocks run in no order",
-          code, {}, {code_of(wrote ? cell.write : cell.read), machine.threads[std::max(0, cell.write.thread - 1)].index});
+    raise(
+        FaultKind::kGlobalMemoryRace,
+        std::string(is_write(access) ? "writes " : "reads ") + place(region, address) +
+            ", which another block " + (wrote ? "writes" : "reads") + ": blocks run in no order",
+        code, {},
+        {code_of(wrote ? cell.write : cell.read), machine.threads[std::max(0, cell.write.thread - 1)].index});
   }
 }
 
@@ -105,7 +110,8 @@ void enter_block(const Region& region, Cell& cell, uintptr_t address, Access acc
 
 void record_read(Cell& cell, const Stamp& stamp) {
   const auto warp = [](const Stamp& s) { return (s.thread - 1) / kWarpLanes; };
-  // Two readers are remembered, of two warps if there are two: whoever writes next is at odds with one of them.
+  // Two readers are remembered, of two warps if there are two: whoever writes next is at odds with one of
+  // them.
   if (cell.read.thread != 0 && cell.read.thread != stamp.thread &&
       (cell.other_read.thread == 0 || warp(cell.read) != warp(stamp))) {
     cell.other_read = cell.read;
@@ -113,7 +119,8 @@ void record_read(Cell& cell, const Stamp& stamp) {
   cell.read = stamp;
 }
 
-void check_cell(Region& region, Cell& cell, uintptr_t address, Access access, const Stamp& stamp, const void* code) {
+void check_cell(Region& region, Cell& cell, uintptr_t address, Access access, const Stamp& stamp,
+                const void* code) {
   if (cell.block != machine.block_serial) {
     enter_block(region, cell, address, access, code);
   }
@@ -126,7 +133,8 @@ void check_cell(Region& region, Cell& cell, uintptr_t address, Access access, co
   check_race_in_block(region, cell, address, access, code);
   if (access == Access::kRead || access == Access::kAtomic) {
     if (!cell.written && !region.initialised()) {
-      raise(FaultKind::kUnwrittenRead, "reads " + place(region, address) + ", which nobody has written", code);
+      raise(FaultKind::kUnwrittenRead, "reads " + place(region, address) + ", which nobody has written",
+            code);
     }
   }
   if (access == Access::kRead) {
@@ -140,8 +148,8 @@ void check_cell(Region& region, Cell& cell, uintptr_t address, Access access, co
 
 [[noreturn]] void raise_out_of_bounds(uintptr_t address, int bytes, Access access, const void* code) {
   raise(FaultKind::kOutOfBounds,
-        std::string(is_write(access) ? "writes " : "reads ") + std::to_string(bytes) + " bytes outside every tensor, " +
-            regions().nearest(address),
+        std::string(is_write(access) ? "writes " : "reads ") + std::to_string(bytes) +
+            " bytes outside every tensor, " + regions().nearest(address),
         code);
 }
 
@@ -159,7 +167,8 @@ Region& find_region(uintptr_t address, int bytes, Access access, const void* cod
   return *region;
 }
 
-void trace_access(Thread& thread, const void* memory, int bytes, Access access, const void* code, bool count) {
+void trace_access(Thread& thread, const void* memory, int bytes, Access access, const void* code,
+                  bool count) {
   const auto address = reinterpret_cast<uintptr_t>(memory);
   const auto stack = reinterpret_cast<uintptr_t>(thread.fiber.stack);
   if (address >= stack && address < stack + kFiberStackBytes) {
@@ -170,7 +179,8 @@ void trace_access(Thread& thread, const void* memory, int bytes, Access access, 
     return;
   }
   if (is_write(access) && region.use == Use::kInput) {
-    raise(FaultKind::kInputWritten, "writes " + place(region, address) + ", which the launch declares as input", code);
+    raise(FaultKind::kInputWritten,
+          "writes " + place(region, address) + ", which the launch declares as input", code);
   }
   current_block_acquired |= access == Access::kAtomic;
   const Stamp stamp = stamp_now(thread, access, code);
@@ -180,7 +190,8 @@ void trace_access(Thread& thread, const void* memory, int bytes, Access access, 
     check_cell(region, cells[i], address + static_cast<uintptr_t>(i) * region.granule, access, stamp, code);
   }
   if (count && machine.sampled && access != Access::kAtomic && access != Access::kCopyArrived) {
-    thread.log.push_back({code, address, static_cast<uint16_t>(bytes), is_write(access), region.space == Space::kShared});
+    thread.log.push_back(
+        {code, address, static_cast<uint16_t>(bytes), is_write(access), region.space == Space::kShared});
   }
 }
 
@@ -208,7 +219,8 @@ void open_launch_memory(const Launch& launch) {
   regions().clear();
   published_blocks.clear();
   first_block_serial = machine.block_serial + 1;
-  regions().add("the launch arguments", launch.arguments, launch.argument_bytes, Space::kOpaque, Use::kInput, 1);
+  regions().add("the launch arguments", launch.arguments, launch.argument_bytes, Space::kOpaque, Use::kInput,
+                1);
   for (int i = 0; i < launch.memory_count; ++i) {
     const Memory& memory = launch.memory[i];
     const int granule = std::clamp(static_cast<int>(memory.element_bytes), 1, 8);
@@ -238,7 +250,8 @@ void check_outputs_written() {
       continue;
     }
     int count = 0;
-    for (uintptr_t address = region.begin; address + region.granule <= region.end; address += region.granule) {
+    for (uintptr_t address = region.begin; address + region.granule <= region.end;
+         address += region.granule) {
       if (!region.cells_of(address, region.granule, count)->written) {
         raise(FaultKind::kOutputNotWritten, "the launch never writes " + place(region, address), nullptr);
       }

@@ -1,12 +1,12 @@
-// Every access that traced code makes comes through here: is it inside something the launch declared, has the memory
-// been written, does another thread use it in the same barrier interval?
+// Every access that traced code makes comes through here: is it inside something the launch declared, has the
+// memory been written, does another thread use it in the same barrier interval?
 #pragma once
-
-#include <cstddef>
-#include <cstdint>
 
 #include <emulator/launch.h>
 #include <emulator/qualifiers.h>
+
+#include <cstddef>
+#include <cstdint>
 
 namespace emulator {
 
@@ -34,7 +34,8 @@ void close_launch_memory();
 // Raises if a launch left a part of an output unwritten.
 void check_outputs_written();
 
-// __threadfence by the current thread: later blocks may read what this one has written, once they do an atomic.
+// __threadfence by the current thread: later blocks may read what this one has written, once they do an
+// atomic.
 void publish_block();
 
 }  // namespace emulator

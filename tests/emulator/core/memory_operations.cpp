@@ -16,8 +16,8 @@ void check_alignment(const void* memory, int bytes, const char* operation, const
   const auto misaligned = reinterpret_cast<uintptr_t>(memory) % static_cast<uintptr_t>(bytes);
   if (misaligned != 0) {
     raise(FaultKind::kMisaligned,
-          std::string(operation) + " of " + std::to_string(bytes) + " bytes at an address " + std::to_string(misaligned) +
-              " past a multiple of " + std::to_string(bytes),
+          std::string(operation) + " of " + std::to_string(bytes) + " bytes at an address " +
+              std::to_string(misaligned) + " past a multiple of " + std::to_string(bytes),
           code);
   }
 }

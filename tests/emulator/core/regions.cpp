@@ -92,7 +92,8 @@ void Regions::clear() {
 }
 
 Region* Regions::find(uintptr_t address) {
-  // Accesses come in runs to one region; the short cut is wrong only where a region found first hides another.
+  // Accesses come in runs to one region; the short cut is wrong only where a region found first hides
+  // another.
   if (!overlap_ && last_found_ < regions_.size() && regions_[last_found_].contains(address)) {
     return &regions_[last_found_];
   }
@@ -118,8 +119,8 @@ std::string Regions::nearest(uintptr_t address) const {
   if (best == nullptr) {
     return "the launch declares no memory";
   }
-  return std::to_string(best_distance) + " bytes " + (address < best->begin ? "before the start of " : "after the end of ") +
-         best->name;
+  return std::to_string(best_distance) + " bytes " +
+         (address < best->begin ? "before the start of " : "after the end of ") + best->name;
 }
 
 Regions& regions() {
@@ -127,7 +128,9 @@ Regions& regions() {
   return instance;
 }
 
-void register_global(const void* data, size_t bytes, const std::string& name) { registered()[data] = {bytes, name}; }
+void register_global(const void* data, size_t bytes, const std::string& name) {
+  registered()[data] = {bytes, name};
+}
 
 void release_global(const void* data) { registered().erase(data); }
 

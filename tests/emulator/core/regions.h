@@ -1,15 +1,15 @@
-// Where a kernel may go: pieces of global memory that the launch declared or a test registered, the block's shared
-// memory, and what is no concern of the checks (launch arguments, constant tables of the program).
+// Where a kernel may go: pieces of global memory that the launch declared or a test registered, the block's
+// shared memory, and what is no concern of the checks (launch arguments, constant tables of the program).
 #pragma once
+
+#include <emulator/launch.h>
+#include <emulator/qualifiers.h>
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
-
-#include <emulator/launch.h>
-#include <emulator/qualifiers.h>
 
 namespace emulator {
 
@@ -83,8 +83,8 @@ EMULATOR_API void register_global(const void* data, size_t bytes, const std::str
 EMULATOR_API void release_global(const void* data);
 void add_registered_regions();
 
-// Whether the address lies in a loaded object of the program (constant tables, __device__ variables); adds it as an
-// opaque region if so.
+// Whether the address lies in a loaded object of the program (constant tables, __device__ variables); adds it
+// as an opaque region if so.
 bool add_program_region(uintptr_t address);
 
 }  // namespace emulator

@@ -71,7 +71,8 @@ void run_grid(const Launch& launch) {
   const dim3 grid = launch.grid;
   const uint64_t block_count = static_cast<uint64_t>(grid.x) * grid.y * grid.z;
   for (uint64_t block = 0; block < block_count; ++block) {
-    machine.block_index = {static_cast<unsigned>(block % grid.x), static_cast<unsigned>(block / grid.x % grid.y),
+    machine.block_index = {static_cast<unsigned>(block % grid.x),
+                           static_cast<unsigned>(block / grid.x % grid.y),
                            static_cast<unsigned>(block / grid.x / grid.y)};
     set_block_index(machine.block_index);
     ++machine.block_serial;
@@ -128,7 +129,8 @@ void set_tracing(bool on) { machine.settings.tracing = on; }
 
 void set_sampled_blocks(int count) {
   if (count < 0) {
-    throw std::invalid_argument("the number of sampled blocks must be at least 0, not " + std::to_string(count));
+    throw std::invalid_argument("the number of sampled blocks must be at least 0, not " +
+                                std::to_string(count));
   }
   machine.settings.sampled_blocks = count;
 }

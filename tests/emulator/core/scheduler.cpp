@@ -26,16 +26,20 @@ uint32_t next_random() {
 
 int choose_lane(uint32_t ready) {
   switch (machine.settings.order) {
-    case Order::kForward: return __builtin_ctz(ready);
-    case Order::kReversed: return 31 - __builtin_clz(ready);
-    case Order::kRandom: break;
+    case Order::kForward:
+      return __builtin_ctz(ready);
+    case Order::kReversed:
+      return 31 - __builtin_clz(ready);
+    case Order::kRandom:
+      break;
   }
   const uint32_t first = next_random() % 32;
   const uint32_t above = ready >> first << first;
   return __builtin_ctz(above != 0 ? above : ready);
 }
 
-// The next thread to run, from the current warp on, so that a warp runs until it waits; null if none is ready.
+// The next thread to run, from the current warp on, so that a warp runs until it waits; null if none is
+// ready.
 Thread* next_ready() {
   const int warp_count = static_cast<int>(machine.warps.size());
   const bool reversed = machine.settings.order == Order::kReversed;
@@ -72,8 +76,8 @@ void check_return(const Thread& thread) {
     if (collective.arrived != 0 && (collective.mask >> thread.lane & 1) != 0) {
       const Thread& waiting = machine.threads[thread.warp * kWarpLanes + __builtin_ctz(collective.arrived)];
       raise(FaultKind::kDivergentCollective,
-            "the thread returns while lane " + std::to_string(waiting.lane) + " of its warp waits for it in " +
-                collective.name,
+            "the thread returns while lane " + std::to_string(waiting.lane) +
+                " of its warp waits for it in " + collective.name,
             waiting.code, collective.site);
     }
   }

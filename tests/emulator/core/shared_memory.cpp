@@ -1,7 +1,6 @@
 #include "shared_memory.h"
 
 #include <emulator/memory.h>
-
 #include <sys/mman.h>
 
 #include <cstring>
@@ -22,7 +21,8 @@
 namespace emulator {
 namespace {
 
-constexpr size_t kDynamicBytes = 256 * 1024;  // more than any device has; the launch checks the device's own limit
+constexpr size_t kDynamicBytes =
+    256 * 1024;  // more than any device has; the launch checks the device's own limit
 constexpr size_t kStaticBytes = 48 * 1024;
 constexpr size_t kGapBytes = 128;  // between static objects: an access that leaves one does not find the next
 
@@ -83,7 +83,8 @@ void* static_shared(const void* key, size_t bytes, size_t alignment) {
   char* memory = static_arena() + (static_used + alignment - 1) / alignment * alignment;
   static_used = static_cast<size_t>(memory - static_arena()) + bytes + kGapBytes;
   if (static_used > 2 * kStaticBytes) {
-    raise(FaultKind::kInvalidLaunch, "too many static shared objects for the emulator", __builtin_return_address(0));
+    raise(FaultKind::kInvalidLaunch, "too many static shared objects for the emulator",
+          __builtin_return_address(0));
   }
   ASAN_UNPOISON_MEMORY_REGION(memory, bytes);
   std::memset(memory, 0xff, bytes);

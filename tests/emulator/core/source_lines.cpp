@@ -16,7 +16,8 @@ constexpr int kMaxFrames = 32;
 
 // The layers below a kernel: a fault seen in them is the fault of whoever called.
 bool is_kernel_file(const std::string& file) {
-  for (const char* layer : {"/emulator/include/", "/emulator/core/", "/cuda/device/", "/include/cuda", "/include/c++/"}) {
+  for (const char* layer :
+       {"/emulator/include/", "/emulator/core/", "/cuda/device/", "/include/cuda", "/include/c++/"}) {
     if (file.find(layer) != std::string::npos) {
       return false;
     }
@@ -35,7 +36,8 @@ std::vector<SourceLine> lines_of(const void* return_address) {
   }
   char command[4096];
   // Without LD_PRELOAD: a sanitizer's runtime preloaded into Python has no business in addr2line.
-  std::snprintf(command, sizeof(command), "env -u LD_PRELOAD addr2line -i -e '%s' 0x%zx 2>/dev/null", object.dli_fname,
+  std::snprintf(command, sizeof(command), "env -u LD_PRELOAD addr2line -i -e '%s' 0x%zx 2>/dev/null",
+                object.dli_fname,
                 static_cast<size_t>(address - reinterpret_cast<uintptr_t>(object.dli_fbase)));
   const std::unique_ptr<FILE, int (*)(FILE*)> pipe(popen(command, "r"), pclose);
   char line[4096];

@@ -1,8 +1,7 @@
-// mma.sync and ldmatrix. Fragment layouts: PTX ISA, "Matrix fragments for mma.m16n8k16 with floating point type",
-// "… mma.m16n8k8" and "ldmatrix".
-#include <emulator/tensor_core.h>
-
+// mma.sync and ldmatrix. Fragment layouts: PTX ISA, "Matrix fragments for mma.m16n8k16 with floating point
+// type", "… mma.m16n8k8" and "ldmatrix".
 #include <cuda_fp16.h>
+#include <emulator/tensor_core.h>
 
 #include <algorithm>
 #include <cstring>
@@ -55,7 +54,9 @@ struct Bf16 {
 };
 struct Tf32 {
   static constexpr int kPerRegister = 1;
-  static float element(uint32_t bits, int) { return float_of(bits & 0xffffe000u); }  // the low bits are not read
+  static float element(uint32_t bits, int) {
+    return float_of(bits & 0xffffe000u);
+  }  // the low bits are not read
 };
 
 template <class Type, int K>
@@ -136,8 +137,8 @@ void apply_load_matrix(void* const* operands, uint32_t) {
 
 void mma(Mma kind, float* d, const uint32_t* a, const uint32_t* b, const float* c, Site site) {
   MmaOperand operand{a, b, c, d};
-  constexpr void (*kApply[])(void* const*, uint32_t) = {apply_mma<F16, 16>, apply_mma<Bf16, 16>, apply_mma<F16, 8>,
-                                                        apply_mma<Tf32, 8>};
+  constexpr void (*kApply[])(void* const*, uint32_t) = {apply_mma<F16, 16>, apply_mma<Bf16, 16>,
+                                                        apply_mma<F16, 8>, apply_mma<Tf32, 8>};
   const int variant = static_cast<int>(kind);
   meet_whole_warp("mma.sync", variant, site, __builtin_return_address(0), &operand, kApply[variant]);
 }

@@ -31,7 +31,9 @@ T* array(void* const* arrays, int i) {
 template <void (*kKernel)(float*)>
 void write_only(const char* name, int count, size_t shared_bytes, void* const* arrays) {
   auto* y = array<float>(arrays, 0);
-  launch({name, dim3(1), dim3(count), shared_bytes}, {output("y", y, count)}, [] { return "y only"; }, kKernel, y);
+  launch(
+      {name, dim3(1), dim3(count), shared_bytes}, {output("y", y, count)}, [] { return "y only"; }, kKernel,
+      y);
 }
 
 template <void (*kKernel)(const float*, float*)>
@@ -46,55 +48,65 @@ void multiply(const char* name, void (*kernel)(const T*, const T*, float*), void
   const auto* a = array<const T>(arrays, 0);
   const auto* b = array<const T>(arrays, 1);
   auto* y = array<float>(arrays, 2);
-  launch({name, dim3(1), dim3(32), sizeof(Operands<T>)},
-         {input("a", a, 16 * kLayoutK), input("b", b, kLayoutK * 8), output("y", y, 128)}, [] { return "16 x 8 x 32"; },
-         kernel, a, b, y);
+  launch(
+      {name, dim3(1), dim3(32), sizeof(Operands<T>)},
+      {input("a", a, 16 * kLayoutK), input("b", b, kLayoutK * 8), output("y", y, 128)},
+      [] { return "16 x 8 x 32"; }, kernel, a, b, y);
 }
 
 template <bool kPlanted>
 void input_written(void* const* arrays) {
   auto *x = array<float>(arrays, 0), *y = array<float>(arrays, 1);
-  launch({"input_written", dim3(1), dim3(64)}, {input("x", x, 64), output("y", y, 64)}, [] { return "x and y"; },
-         input_written_kernel<kPlanted>, x, y);
+  launch(
+      {"input_written", dim3(1), dim3(64)}, {input("x", x, 64), output("y", y, 64)}, [] { return "x and y"; },
+      input_written_kernel<kPlanted>, x, y);
 }
 
 template <bool kPlanted>
 void between_blocks(void* const* arrays) {
   auto *partial = array<float>(arrays, 0), *total = array<float>(arrays, 2);
   auto* counter = array<unsigned>(arrays, 1);
-  launch({"between_blocks", dim3(4), dim3(1)},
-         {output("partial", partial, 4), inout("counter", counter, 1), scratch("total", total, 1)},
-         [] { return "4 partial sums"; }, between_blocks_kernel<kPlanted>, partial, counter, total);
+  launch(
+      {"between_blocks", dim3(4), dim3(1)},
+      {output("partial", partial, 4), inout("counter", counter, 1), scratch("total", total, 1)},
+      [] { return "4 partial sums"; }, between_blocks_kernel<kPlanted>, partial, counter, total);
 }
 
 inline void any_order(void* const* arrays) {
   const auto* x = array<const float>(arrays, 0);
   auto* y = array<float>(arrays, 1);
   auto* most = array<unsigned>(arrays, 2);
-  launch({"any_order", dim3(3), dim3(kOrderThreads), sizeof(Banks)},
-         {input("x", x, 3 * kOrderThreads), output("y", y, 3 * kOrderThreads), inout("most", most, 1)},
-         [] { return "3 blocks"; }, any_order_kernel, x, y, most);
+  launch(
+      {"any_order", dim3(3), dim3(kOrderThreads), sizeof(Banks)},
+      {input("x", x, 3 * kOrderThreads), output("y", y, 3 * kOrderThreads), inout("most", most, 1)},
+      [] { return "3 blocks"; }, any_order_kernel, x, y, most);
 }
 
 inline void reductions(void* const* arrays) {
   const auto* x = array<const int>(arrays, 0);
   auto* y = array<int>(arrays, 1);
-  launch({"reductions", dim3(1), dim3(32)}, {input("x", x, 32), output("y", y, 256)}, [] { return "8 x 32"; },
-         reductions_kernel, x, y);
+  launch(
+      {"reductions", dim3(1), dim3(32)}, {input("x", x, 32), output("y", y, 256)}, [] { return "8 x 32"; },
+      reductions_kernel, x, y);
 }
 
 using Case = void (*)(void* const* arrays);
 
-#define FAULTS_WRITE_ONLY(name, count, shared_bytes)                                                        \
+#define FAULTS_WRITE_ONLY(name, count, shared_bytes)                                                         \
   {#name "/sound", [](void* const* a) { write_only<name##_kernel<false>>(#name, count, shared_bytes, a); }}, \
-  {#name "/planted", [](void* const* a) { write_only<name##_kernel<true>>(#name, count, shared_bytes, a); }}
-#define FAULTS_READ_WRITE(name, threads, shared_bytes, x_count, y_count)                                      \
-  {#name "/sound", [](void* const* a) {                                                                       \
-     read_write<name##_kernel<false>>({#name, dim3(1), dim3(threads), shared_bytes}, x_count, y_count, a);    \
-   }},                                                                                                        \
-  {#name "/planted", [](void* const* a) {                                                                     \
-     read_write<name##_kernel<true>>({#name, dim3(1), dim3(threads), shared_bytes}, x_count, y_count, a);     \
-   }}
+  {                                                                                                          \
+    #name "/planted", [](void* const* a) { write_only<name##_kernel<true>>(#name, count, shared_bytes, a); } \
+  }
+#define FAULTS_READ_WRITE(name, threads, shared_bytes, x_count, y_count)                                   \
+  {#name "/sound",                                                                                         \
+   [](void* const* a) {                                                                                    \
+     read_write<name##_kernel<false>>({#name, dim3(1), dim3(threads), shared_bytes}, x_count, y_count, a); \
+   }},                                                                                                     \
+  {                                                                                                        \
+    #name "/planted", [](void* const* a) {                                                                 \
+      read_write<name##_kernel<true>>({#name, dim3(1), dim3(threads), shared_bytes}, x_count, y_count, a); \
+    }                                                                                                      \
+  }
 
 inline const std::map<std::string, Case>& cases() {
   static const std::map<std::string, Case> table = {
@@ -127,24 +139,36 @@ inline const std::map<std::string, Case>& cases() {
          read_write<copy_zero_fill_kernel>({"copy_zero_fill", dim3(1), dim3(32), sizeof(Stages)}, 64, 64, a);
        }},
       {"strided_copy_1",
-       [](void* const* a) { read_write<strided_copy_kernel<1>>({"strided_copy_1", dim3(2), dim3(64)}, 1024, 128, a); }},
+       [](void* const* a) {
+         read_write<strided_copy_kernel<1>>({"strided_copy_1", dim3(2), dim3(64)}, 1024, 128, a);
+       }},
       {"strided_copy_8",
-       [](void* const* a) { read_write<strided_copy_kernel<8>>({"strided_copy_8", dim3(2), dim3(64)}, 1024, 128, a); }},
+       [](void* const* a) {
+         read_write<strided_copy_kernel<8>>({"strided_copy_8", dim3(2), dim3(64)}, 1024, 128, a);
+       }},
       {"vector_copy",
-       [](void* const* a) { read_write<vector_copy_kernel>({"vector_copy", dim3(2), dim3(64)}, 512, 512, a); }},
+       [](void* const* a) {
+         read_write<vector_copy_kernel>({"vector_copy", dim3(2), dim3(64)}, 512, 512, a);
+       }},
       {"diverged_loads",
-       [](void* const* a) { read_write<diverged_loads_kernel>({"diverged_loads", dim3(1), dim3(32)}, 64, 32, a); }},
-      {"shared_stride_1", [](void* const* a) { write_only<shared_stride_kernel<1>>("shared_stride_1", 32, 4096, a); }},
-      {"shared_stride_8", [](void* const* a) { write_only<shared_stride_kernel<8>>("shared_stride_8", 32, 4096, a); }},
+       [](void* const* a) {
+         read_write<diverged_loads_kernel>({"diverged_loads", dim3(1), dim3(32)}, 64, 32, a);
+       }},
+      {"shared_stride_1",
+       [](void* const* a) { write_only<shared_stride_kernel<1>>("shared_stride_1", 32, 4096, a); }},
+      {"shared_stride_8",
+       [](void* const* a) { write_only<shared_stride_kernel<8>>("shared_stride_8", 32, 4096, a); }},
       {"any_order", any_order},
       {"reductions", reductions},
       {"mma_f16", [](void* const* a) { multiply<__half>("mma_f16", mma_k16_kernel<__half, false>, a); }},
-      {"mma_f16_trans", [](void* const* a) { multiply<__half>("mma_f16_trans", mma_k16_kernel<__half, true>, a); }},
+      {"mma_f16_trans",
+       [](void* const* a) { multiply<__half>("mma_f16_trans", mma_k16_kernel<__half, true>, a); }},
       {"mma_bf16",
        [](void* const* a) { multiply<__nv_bfloat16>("mma_bf16", mma_k16_kernel<__nv_bfloat16, false>, a); }},
       {"mma_k8", [](void* const* a) { multiply<__half>("mma_k8", mma_k8_kernel<false>, a); }},
       {"mma_k8_trans", [](void* const* a) { multiply<__half>("mma_k8_trans", mma_k8_kernel<true>, a); }},
-      {"ldmatrix_trans", [](void* const* a) { multiply<__half>("ldmatrix_trans", ldmatrix_trans_kernel, a); }},
+      {"ldmatrix_trans",
+       [](void* const* a) { multiply<__half>("ldmatrix_trans", ldmatrix_trans_kernel, a); }},
       {"mma_tf32", [](void* const* a) { multiply<float>("mma_tf32", mma_tf32_kernel, a); }},
   };
   return table;

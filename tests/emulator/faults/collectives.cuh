@@ -34,7 +34,8 @@ template <bool kPlanted>
 __global__ void undefined_shuffle_kernel(float* y) {
   const int lane = threadIdx.x;
   if (lane < 16) {
-    y[lane] = static_cast<float>(__shfl_sync(0xffffu, lane, kPlanted ? 20 : 5));  // planted: undefined_shuffle
+    y[lane] =
+        static_cast<float>(__shfl_sync(0xffffu, lane, kPlanted ? 20 : 5));  // planted: undefined_shuffle
   } else {
     y[lane] = 5.0f;
   }

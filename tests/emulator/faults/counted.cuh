@@ -1,4 +1,5 @@
-// Kernels whose counters can be worked out by hand, and one whose result must not depend on the order of the warps.
+// Kernels whose counters can be worked out by hand, and one whose result must not depend on the order of the
+// warps.
 #pragma once
 
 #include "cuda/device/atomic.cuh"
@@ -46,7 +47,8 @@ __global__ void diverged_loads_kernel(const float* x, float* y) {
 
 constexpr int kOrderThreads = 128;
 
-// Sums of floats whose order shows in the bits, a vote, an exchange through shared memory and an atomic maximum.
+// Sums of floats whose order shows in the bits, a vote, an exchange through shared memory and an atomic
+// maximum.
 __global__ void any_order_kernel(const float* x, float* y, unsigned* most) {
   using Storage = cnnext::device::BlockReduceStorage<float, kOrderThreads>;
   auto& storage = cnnext::device::static_shared<Storage>();
@@ -56,7 +58,8 @@ __global__ void any_order_kernel(const float* x, float* y, unsigned* most) {
   const float sum = cnnext::device::block_sum<kOrderThreads>(x[i], storage);
   const int above = __syncthreads_count(x[i] > 0.5f);
   const unsigned ballot = __ballot_sync(cnnext::device::kFullWarp, x[i] > 0.5f);
-  const float scale = cnnext::device::block_sum<kOrderThreads>(shared.value[kOrderThreads - 1 - thread] * sum, storage);
+  const float scale =
+      cnnext::device::block_sum<kOrderThreads>(shared.value[kOrderThreads - 1 - thread] * sum, storage);
   y[i] = scale + static_cast<float>(above) + static_cast<float>(ballot & 0xffu);
   cnnext::device::atomic_max(most, static_cast<unsigned>(above));
 }

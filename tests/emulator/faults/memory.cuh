@@ -79,7 +79,8 @@ template <bool kPlanted>
 __global__ void misaligned_plain_kernel(const float* x, float* y) {
   const int thread = threadIdx.x;
   const float* pointer = x + (kPlanted && thread == 5 ? 1 : 2);
-  y[thread] = static_cast<float>(*reinterpret_cast<const long long*>(pointer) != 0);  // planted: misaligned_plain
+  y[thread] =
+      static_cast<float>(*reinterpret_cast<const long long*>(pointer) != 0);  // planted: misaligned_plain
 }
 
 }  // namespace faults

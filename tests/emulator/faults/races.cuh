@@ -58,7 +58,8 @@ __global__ void warp_exchange_kernel(float* y) {
 template <bool kPlanted>
 __global__ void between_blocks_kernel(float* partial, unsigned* counter, float* total) {
   partial[blockIdx.x] = static_cast<float>(blockIdx.x);  // other side: between_blocks
-  const bool last = kPlanted ? blockIdx.x == gridDim.x - 1 : cnnext::device::arrive_is_last(counter, gridDim.x);
+  const bool last =
+      kPlanted ? blockIdx.x == gridDim.x - 1 : cnnext::device::arrive_is_last(counter, gridDim.x);
   if (last) {
     float sum = 0.0f;
     for (unsigned block = 0; block < gridDim.x; ++block) {

@@ -1,10 +1,10 @@
-// Atomic operations. Blocks run one after the other and fibers switch only at synchronisation, so a plain update is
-// atomic; what matters is that the memory checks know it for one.
+// Atomic operations. Blocks run one after the other and fibers switch only at synchronisation, so a plain
+// update is atomic; what matters is that the memory checks know it for one.
 #pragma once
 
-#include <cstddef>
-
 #include <emulator/qualifiers.h>
+
+#include <cstddef>
 
 namespace emulator {
 

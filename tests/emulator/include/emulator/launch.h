@@ -1,13 +1,12 @@
 // A launch: what device/launch.cuh hands to the emulator.
 #pragma once
 
+#include <emulator/qualifiers.h>
+#include <vector_types.h>
+
 #include <cstddef>
 #include <string>
 #include <tuple>
-
-#include <vector_types.h>
-
-#include <emulator/qualifiers.h>
 
 namespace emulator {
 
@@ -35,17 +34,17 @@ struct Launch {
   dim3 grid;
   dim3 block;
   size_t dynamic_shared_bytes;
-  size_t shared_bytes_limit;   // what a block of the emulated device may ask for
-  const Memory* memory;   // [memory_count] what the kernel may touch of global memory
+  size_t shared_bytes_limit;  // what a block of the emulated device may ask for
+  const Memory* memory;       // [memory_count] what the kernel may touch of global memory
   int memory_count;
-  double flops;           // the useful arithmetic of the launch, as the launcher counts it; 0 if it does not say
+  double flops;  // the useful arithmetic of the launch, as the launcher counts it; 0 if it does not say
 
   // Asked only when there is something to report.
   std::string (*describe)(const void* context);
   const void* describe_context;
 
-  void (*body)(void* arguments);   // calls the kernel for the current thread
-  void* arguments;                 // [argument_bytes] readable by the kernel
+  void (*body)(void* arguments);  // calls the kernel for the current thread
+  void* arguments;                // [argument_bytes] readable by the kernel
   size_t argument_bytes;
 };
 

@@ -1,12 +1,12 @@
 // CUDA's math built-ins that a host compiler lacks.
 #pragma once
 
+#include <emulator/qualifiers.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-
-#include <emulator/qualifiers.h>
 
 using std::max;
 using std::min;

@@ -20,8 +20,9 @@
 #define __grid_constant__
 #define __forceinline__ inline __attribute__((always_inline))
 
-// A static `__shared__` variable inside a template silently loses its section under g++, and with it every check.
-// All shared memory is reached through device/shared_memory.cuh, so the bare qualifier is a compile-time error here.
+// A static `__shared__` variable inside a template silently loses its section under g++, and with it every
+// check. All shared memory is reached through device/shared_memory.cuh, so the bare qualifier is a
+// compile-time error here.
 #define __shared__ shared_memory_is_reached_through_device_shared_memory_cuh
 
 #define EMULATOR_API __attribute__((visibility("default")))

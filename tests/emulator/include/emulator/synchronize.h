@@ -1,15 +1,14 @@
 // The block: built-in indices, barriers, fences.
 #pragma once
 
-#include <cstdint>
-
-#include <vector_types.h>
-
 #include <emulator/qualifiers.h>
 #include <emulator/site.h>
+#include <vector_types.h>
 
-// Set at every switch of fibers. `const` as in CUDA, which also keeps ThreadSanitizer from instrumenting their reads;
-// a fiber's values never change while it runs, so a compiler may keep them in registers.
+#include <cstdint>
+
+// Set at every switch of fibers. `const` as in CUDA, which also keeps ThreadSanitizer from instrumenting
+// their reads; a fiber's values never change while it runs, so a compiler may keep them in registers.
 extern EMULATOR_API const uint3 threadIdx;
 extern EMULATOR_API const uint3 blockIdx;
 extern EMULATOR_API const dim3 blockDim;
@@ -20,11 +19,12 @@ namespace emulator {
 
 enum class Vote { kNone, kCount, kAnd, kOr };
 
-// Every thread of the block (threads == 0) or `threads` of them, a multiple of the warp size, meet at barrier `id`.
-// Returns the vote over the predicates of those that met.
+// Every thread of the block (threads == 0) or `threads` of them, a multiple of the warp size, meet at barrier
+// `id`. Returns the vote over the predicates of those that met.
 EMULATOR_API int barrier(int id, int threads, Vote vote, int predicate, Site site);
 
-// __threadfence: what this block has written so far may be read by a block that later does an atomic operation.
+// __threadfence: what this block has written so far may be read by a block that later does an atomic
+// operation.
 EMULATOR_API void device_fence();
 
 [[noreturn]] EMULATOR_API void trap(Site site);

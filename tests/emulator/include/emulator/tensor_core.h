@@ -1,10 +1,10 @@
 // mma.sync and ldmatrix, with the fragment layouts of the PTX ISA ("Warp-level matrix instructions").
 #pragma once
 
-#include <cstdint>
-
 #include <emulator/qualifiers.h>
 #include <emulator/site.h>
+
+#include <cstdint>
 
 namespace emulator {
 

@@ -1,12 +1,12 @@
 // Warp collectives: shuffles, votes, reductions, __syncwarp.
 #pragma once
 
+#include <emulator/qualifiers.h>
+#include <emulator/site.h>
+
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
-
-#include <emulator/qualifiers.h>
-#include <emulator/site.h>
 
 namespace emulator {
 
@@ -14,7 +14,8 @@ enum class Shuffle { kIndex, kUp, kDown, kXor };
 enum class Reduce { kAdd, kMinSigned, kMaxSigned, kMinUnsigned, kMaxUnsigned, kAnd, kOr, kXor };
 
 EMULATOR_API void warp_sync(uint32_t mask, Site site);
-EMULATOR_API uint64_t warp_shuffle(uint32_t mask, uint64_t value, int operand, int width, Shuffle kind, Site site);
+EMULATOR_API uint64_t warp_shuffle(uint32_t mask, uint64_t value, int operand, int width, Shuffle kind,
+                                   Site site);
 EMULATOR_API uint32_t warp_ballot(uint32_t mask, bool predicate, Site site);
 EMULATOR_API uint32_t warp_reduce(uint32_t mask, uint32_t value, Reduce kind, Site site);
 
@@ -54,7 +55,8 @@ __forceinline__ T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int wid
   return emulator::shuffle(mask, value, lane_mask, width, emulator::Shuffle::kXor, site);
 }
 
-__forceinline__ unsigned __ballot_sync(unsigned mask, int predicate, emulator::Site site = emulator::Site::here()) {
+__forceinline__ unsigned __ballot_sync(unsigned mask, int predicate,
+                                       emulator::Site site = emulator::Site::here()) {
   return emulator::warp_ballot(mask, predicate != 0, site);
 }
 __forceinline__ int __any_sync(unsigned mask, int predicate, emulator::Site site = emulator::Site::here()) {
@@ -68,14 +70,17 @@ __forceinline__ unsigned __reduce_add_sync(unsigned mask, unsigned value,
                                            emulator::Site site = emulator::Site::here()) {
   return emulator::warp_reduce(mask, value, emulator::Reduce::kAdd, site);
 }
-__forceinline__ int __reduce_add_sync(unsigned mask, int value, emulator::Site site = emulator::Site::here()) {
-  return static_cast<int>(emulator::warp_reduce(mask, static_cast<unsigned>(value), emulator::Reduce::kAdd, site));
+__forceinline__ int __reduce_add_sync(unsigned mask, int value,
+                                      emulator::Site site = emulator::Site::here()) {
+  return static_cast<int>(
+      emulator::warp_reduce(mask, static_cast<unsigned>(value), emulator::Reduce::kAdd, site));
 }
 __forceinline__ unsigned __reduce_min_sync(unsigned mask, unsigned value,
                                            emulator::Site site = emulator::Site::here()) {
   return emulator::warp_reduce(mask, value, emulator::Reduce::kMinUnsigned, site);
 }
-__forceinline__ int __reduce_min_sync(unsigned mask, int value, emulator::Site site = emulator::Site::here()) {
+__forceinline__ int __reduce_min_sync(unsigned mask, int value,
+                                      emulator::Site site = emulator::Site::here()) {
   const auto kind = emulator::Reduce::kMinSigned;
   return static_cast<int>(emulator::warp_reduce(mask, static_cast<unsigned>(value), kind, site));
 }
@@ -83,7 +88,8 @@ __forceinline__ unsigned __reduce_max_sync(unsigned mask, unsigned value,
                                            emulator::Site site = emulator::Site::here()) {
   return emulator::warp_reduce(mask, value, emulator::Reduce::kMaxUnsigned, site);
 }
-__forceinline__ int __reduce_max_sync(unsigned mask, int value, emulator::Site site = emulator::Site::here()) {
+__forceinline__ int __reduce_max_sync(unsigned mask, int value,
+                                      emulator::Site site = emulator::Site::here()) {
   const auto kind = emulator::Reduce::kMaxSigned;
   return static_cast<int>(emulator::warp_reduce(mask, static_cast<unsigned>(value), kind, site));
 }
