@@ -124,7 +124,7 @@ static void compute_block(const GatherJob<T, C>& job, TileJob<C>& tile, const Im
   tile.full = pixels ? plan.vector : channels;
   tile.last = pixels ? cols - (vectors - 1) * plan.vector : channels - (width - plan.vector);
   if (depthwise) tile.last = channels;
-  const int64_t row_pitch = vectors * plan.vector * (pixels ? 1 : width);
+  const int64_t row_pitch = pixels ? vectors * plan.vector : cols * width;
   if constexpr (sizeof(T) == sizeof(C)) {
     tile.y = out.data;
     tile.y_row = out.row;

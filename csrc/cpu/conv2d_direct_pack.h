@@ -130,6 +130,7 @@ static void store_planes(const C* buffer, int64_t channel_pitch, int64_t row_pit
 template <typename T, typename C = compute_t<T>>
 static void store_pixels(const C* buffer, int64_t width, int64_t row_pitch, int64_t channels, int64_t rows,
                          int64_t cols, const ImageView<T>& image) {
+  if (image.row == cols * image.col && row_pitch == cols * width) cols *= rows, rows = 1;
   for (int64_t row = 0; row < rows; ++row, buffer += row_pitch) {
     T* to = image.data + row * image.row;
     for (int64_t c = 0; c < channels; c += kLanes<C>) {

@@ -7,6 +7,7 @@
 #include "conv2d_direct_weight_kernel.h"
 
 #include "conv2d_direct_pack.h"
+#include "conv2d_direct_runs.h"
 #include "conv2d_direct_taps.h"
 
 namespace cnnext::CNNEXT_ISA {
@@ -18,54 +19,10 @@ struct WeightGradJob {
   const T* x;
   C* packed_x;
   C* packed_grad;
-  C* sums;           // [step][block][tap][lane], tap in the order of `places`
-  C* bias_sums;      // [step][block][lane]
-  int64_t* offsets;  // of every tap, or of every run of taps in channels lanes
-  int64_t* lengths;  // of the runs
-  int64_t* places;   // (c·R + r)·S + s of every sum of an output channel
-  int64_t runs;
+  C* sums;       // [step][block][tap][lane], tap in the order of `places`
+  C* bias_sums;  // [step][block][lane]
+  TapLists lists;
 };
-
-static int64_t offset_of(const GatherPlan& x, int64_t c, int64_t r, int64_t s) {
-  const int64_t row = r * x.h.dilation, col = s * x.w.dilation, step = x.w.source_step;
-  if (x.lanes == DirectLanes::depthwise) return row * x.row_pitch + col * x.vector;
-  return c * x.plane + row * x.row_pitch + col % step * x.phase_pitch + col / step;
-}
-
-template <typename T>
-static void list_taps(const WeightGradJob<T>& job) {
-  const GatherPlan& x = job.plan.x;
-  for (int64_t i = 0; i < job.plan.taps(); ++i) {
-    job.places[i] = i;
-    job.offsets[i] = offset_of(x, i / x.taps(), i % x.taps() / x.w.taps, i % x.w.taps);
-  }
-}
-
-// Runs of neighbouring taps, the longest first, so that runs of one length lie together.
-template <typename T>
-static void list_runs(WeightGradJob<T>& job) {
-  const GatherPlan& x = job.plan.x;
-  const int64_t step = x.w.source_step;
-  // Taps s, s + hop, … lie side by side in the packed row; other taps only meet themselves.
-  const int64_t hop = step % x.w.dilation == 0 ? step / x.w.dilation : x.w.taps;
-  int64_t sum = 0;
-  for (int64_t length = kLongestRun; length >= 1; --length) {
-    for (int64_t i = 0; i < x.in * x.h.taps; ++i) {
-      for (int64_t first = 0; first < smaller(hop, x.w.taps); ++first) {
-        int64_t rest = ceil_div(x.w.taps - first, hop);
-        for (int64_t s = first; rest > 0;) {
-          const int64_t taken = smaller<int64_t>(rest, kLongestRun);
-          if (taken == length) {
-            job.offsets[job.runs] = offset_of(x, i / x.h.taps, i % x.h.taps, s);
-            job.lengths[job.runs++] = length;
-            for (int64_t t = 0; t < length; ++t) job.places[sum++] = i * x.w.taps + s + t * hop;
-          }
-          rest -= taken, s += taken * hop;
-        }
-      }
-    }
-  }
-}
 
 // The band's gradient of up to kLanes output channels as one vector per pixel, rows without a gap.
 template <typename T, typename C>
@@ -104,10 +61,10 @@ static void add_pixels_band(const WeightGradJob<T, C>& job, TapsJob<C> taps, int
     for (int64_t i = 0; i < rows.in; ++i) {
       add_grad(taps, job.packed_grad + i * rows.plane, job.bias_sums + (block + i) * plan.x.vector);
     }
-    if (rows.in == 1) taps_tiles<C, 1, false>(taps, job.offsets, plan.taps(), sums);
-    if (rows.in == 2) taps_tiles<C, 2, false>(taps, job.offsets, plan.taps(), sums);
-    if (rows.in == 3) taps_tiles<C, 3, false>(taps, job.offsets, plan.taps(), sums);
-    if (rows.in == 4) taps_tiles<C, 4, false>(taps, job.offsets, plan.taps(), sums);
+    if (rows.in == 1) taps_tiles<C, 1, false>(taps, job.lists.offsets, plan.taps(), sums);
+    if (rows.in == 2) taps_tiles<C, 2, false>(taps, job.lists.offsets, plan.taps(), sums);
+    if (rows.in == 3) taps_tiles<C, 3, false>(taps, job.lists.offsets, plan.taps(), sums);
+    if (rows.in == 4) taps_tiles<C, 4, false>(taps, job.lists.offsets, plan.taps(), sums);
   }
 }
 
@@ -129,13 +86,13 @@ static void add_vectors_band(const WeightGradJob<T, C>& job, TapsJob<C> taps, in
     C* sums = job.sums + at * plan.taps() * vector;
     add_grad(taps, taps.grad, job.bias_sums + at * vector);
     if (depthwise) {
-      taps_tiles<C, 1, true>(taps, job.offsets, plan.taps(), sums);
+      taps_tiles<C, 1, true>(taps, job.lists.offsets, plan.taps(), sums);
       continue;
     }
-    for (int64_t run = 0, count; run < job.runs; run += count) {
-      const int64_t length = job.lengths[run];
-      for (count = 1; run + count < job.runs && job.lengths[run + count] == length;) ++count;
-      runs_tiles<C>(length, taps, job.offsets + run, count, sums);
+    for (int64_t run = 0, count; run < job.lists.runs; run += count) {
+      const int64_t length = job.lists.lengths[run];
+      for (count = 1; run + count < job.lists.runs && job.lists.lengths[run + count] == length;) ++count;
+      runs_tiles<C>(length, taps, job.lists.offsets + run, count, sums);
       sums += count * length * vector;
     }
   }
@@ -184,21 +141,17 @@ static void add_unit(const WeightGradJob<T, C>& job, int64_t unit) {
   }
 }
 
-// The chunk's sums into partial: weights [k][c][r][s], then biases [k].
-template <typename T, typename C>
-static void write_partial(const WeightGradJob<T, C>& job, C* partial) {
-  const WeightGradPlan& plan = job.plan;
-  const int64_t vector = plan.x.vector, taps = plan.taps(), weights = plan.weights();
-  const bool pixels = plan.lanes == DirectLanes::pixels;
-  const int64_t per_step = plan.lanes == DirectLanes::depthwise ? vector : plan.k;
-  for (int64_t k = 0; k < plan.groups() * plan.k; ++k) {
-    const int64_t channel = k % per_step, lane = pixels ? 0 : channel % vector;
-    const int64_t block = k / per_step * plan.blocks + (pixels ? channel : channel / vector);
-    const auto value = [&](const C* sum) { return pixels ? horizontal_sum<C>(load(sum)) : sum[lane]; };
-    for (int64_t i = 0; i < taps; ++i) {
-      partial[k * taps + job.places[i]] = value(job.sums + (block * taps + i) * vector);
-    }
-    partial[weights + k] = value(job.bias_sums + block * vector);
+// to[i] = Σ of the lanes of vector i, for i < count; writes whole vectors.
+template <typename C>
+static void add_lanes(const C* from, int64_t count, C* to) {
+  for (int64_t i = 0; i < count; i += kLanes<C>) {
+    Vec<C> square[kLanes<C>] = {};
+    for (int j = 0; j < kLanes<C> && i + j < count; ++j) square[j] = load(from + (i + j) * kLanes<C>);
+    transpose<C>(square);
+    Vec<C> total{};
+#pragma GCC unroll 16
+    for (int j = 0; j < kLanes<C>; ++j) total += square[j];
+    store(to + i, total);
   }
 }
 
@@ -209,44 +162,36 @@ static void backward_weight(const WeightGradPlan& plan, const T* grad, const T* 
   C* const packed_x = static_cast<C*>(scratch);
   C* const packed_grad = packed_x + plan.x.source_size;
   C* const sums = packed_grad + plan.grad_size;
-  auto* offsets = reinterpret_cast<int64_t*>(sums + plan.sums);
-  C* const bias_sums = sums + plan.sums / (plan.taps() + 1) * plan.taps();
-  WeightGradJob<T> job{plan,
-                       grad,
-                       x,
-                       packed_x,
-                       packed_grad,
-                       sums,
-                       bias_sums,
-                       offsets,
-                       offsets + plan.taps(),
-                       offsets + 2 * plan.taps(),
-                       0};
-  if (plan.lanes == DirectLanes::channels) {
-    list_runs(job);
-  } else {
-    list_taps(job);
-  }
+  const TapLists lists = list_sums(plan, reinterpret_cast<int64_t*>(sums + plan.sums));
+  const bool pixels = plan.lanes == DirectLanes::pixels;
   for (int64_t chunk = begin; chunk < end; ++chunk) {
-    fill_zero(sums, plan.sums);
-    for (int64_t unit = plan.first_unit(chunk); unit < plan.first_unit(chunk + 1); ++unit)
-      add_unit(job, unit);
-    write_partial(job, partials + chunk * plan.partial_size());
+    C* const partial = partials + chunk * plan.partial_size();
+    C* const own = pixels ? sums : partial;
+    fill_zero(own, plan.sums);
+    const WeightGradJob<T> job{plan, grad, x, packed_x, packed_grad, own, own + plan.bias_sum(0), lists};
+    const int64_t last = plan.first_unit(chunk + 1);
+    for (int64_t unit = plan.first_unit(chunk); unit < last; ++unit) add_unit(job, unit);
+    if (pixels) add_lanes(sums, plan.sums / plan.x.vector, partial);
   }
 }
 
 template <typename T>
-static void add_partials(const WeightGradPlan& plan, const compute_t<T>* partials, T* grad_weight,
-                         T* grad_bias) {
-  for (int64_t i = 0; i < plan.partial_size(); ++i) {
-    double total = 0;
-    for (int64_t chunk = 0; chunk < plan.chunks; ++chunk) total += partials[chunk * plan.partial_size() + i];
-    const T value = from_compute<T>(static_cast<compute_t<T>>(total));
-    if (i < plan.weights()) {
-      grad_weight[i] = value;
-    } else {
-      grad_bias[i - plan.weights()] = value;
-    }
+static void add_partials(const WeightGradPlan& plan, compute_t<T>* partials, T* grad_weight, T* grad_bias,
+                         void* scratch) {
+  using C = compute_t<T>;
+  const int64_t size = plan.partial_size(), vector = plan.x.vector, width = plan.partial_width();
+  for (int64_t i = 0; i < size; i += vector) {
+    Vec<C> total = load(partials + i);
+    for (int64_t chunk = 1; chunk < plan.chunks; ++chunk) total += load(partials + chunk * size + i);
+    store(partials + i, total);
+  }
+  const int64_t* const places = list_sums(plan, static_cast<int64_t*>(scratch)).places;
+  const int64_t taps = plan.taps(), per_step = plan.lanes == DirectLanes::depthwise ? vector : plan.k;
+  for (int64_t k = 0; k < plan.groups() * plan.k; ++k) {
+    const int64_t block = k / per_step * plan.blocks + k % per_step / width, lane = k % per_step % width;
+    const C* const sums = partials + block * taps * width + lane;
+    for (int64_t i = 0; i < taps; ++i) grad_weight[k * taps + places[i]] = from_compute<T>(sums[i * width]);
+    grad_bias[k] = from_compute<T>(partials[plan.bias_sum(block) / vector * width + lane]);
   }
 }
 

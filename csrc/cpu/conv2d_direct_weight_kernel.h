@@ -16,9 +16,10 @@ struct Conv2dDirectWeightKernels {
   // Chunks [begin, end) of plan.chunks, each written to partials[chunk][plan.partial_size()].
   void (*backward_weight)(const WeightGradPlan& plan, const T* grad, const T* x, compute_t<T>* partials,
                           void* scratch, int64_t begin, int64_t end);
-  // The sum of all chunks, in their order: grad_weight [k, c / groups, r, s], dense, and grad_bias [k].
-  void (*add_partials)(const WeightGradPlan& plan, const compute_t<T>* partials, T* grad_weight,
-                       T* grad_bias);
+  // The sum of all chunks, in their order and in place: grad_weight [k, c / groups, r, s], dense, and
+  // grad_bias [k].
+  void (*add_partials)(const WeightGradPlan& plan, compute_t<T>* partials, T* grad_weight, T* grad_bias,
+                       void* scratch);
 };
 
 CNNEXT_DECLARE_KERNELS(Conv2dDirectWeightKernels, conv2d_direct_weight_kernels)

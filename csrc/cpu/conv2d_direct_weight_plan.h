@@ -21,8 +21,10 @@ struct WeightGradPlan {
 
   int64_t groups() const { return x.groups; }
   int64_t taps() const { return c * x.taps(); }  // sums of one output channel
-  int64_t weights() const { return groups() * k * taps(); }
-  int64_t partial_size() const { return weights() + groups() * k; }  // a chunk's result: weights, then biases
+  int64_t bias_sum(int64_t block) const { return (x.steps() * blocks * taps() + block) * x.vector; }
+  // A chunk's result, whole vectors: its sums, the lanes of each added up if they are pixels.
+  int64_t partial_width() const { return lanes == DirectLanes::pixels ? 1 : x.vector; }
+  int64_t partial_size() const { return round_up(sums / x.vector * partial_width(), x.vector); }
   int64_t first_unit(int64_t chunk) const { return chunk * x.units() / chunks; }
   // Run offsets and lengths and places of the sums, at most one each for a tap.
   int64_t scratch_bytes(int64_t compute_size) const {
@@ -59,7 +61,7 @@ inline GatherPlan plan_grad_rows(const GatherPlan& x, DirectLanes lanes, int64_t
 inline WeightGradPlan plan_weight_grad(const Conv2dShape& shape, bool grad_channels_last,
                                        bool x_channels_last, int64_t vector, int64_t compute_size,
                                        bool narrow_storage) {
-  constexpr int64_t kMostChunks = 32, kWidestPixelsBlock = 4;
+  constexpr int64_t kMostChunks = 32, kFewestPixels = 1024, kWidestPixelsBlock = 4;
   WeightGradPlan plan{};
   plan.x =
       plan_gather(shape, false, x_channels_last, grad_channels_last, vector, compute_size, narrow_storage);
@@ -70,7 +72,8 @@ inline WeightGradPlan plan_weight_grad(const Conv2dShape& shape, bool grad_chann
   plan.grad = plan_grad_rows(plan.x, plan.lanes, plan.k, grad_channels_last);
   plan.grad_in_place = plan.lanes == DirectLanes::channels && plan.grad.source_channels_last &&
                        !narrow_storage && plan.k % vector == 0;
-  plan.chunks = smaller(plan.x.units(), kMostChunks);
+  const int64_t pixels = shape.n * shape.p * shape.q;
+  plan.chunks = smaller(smaller(plan.x.units(), kMostChunks), larger<int64_t>(1, pixels / kFewestPixels));
   plan.blocks = plan.lanes == DirectLanes::pixels ? plan.k : ceil_div(plan.k, vector);
   plan.sums = plan.x.steps() * plan.blocks * (plan.taps() + 1) * vector;
   plan.grad_size =
