@@ -1,0 +1,81 @@
+// The direct convolution of few channels on tensors: scratch and threads, and when it is the one to choose.
+// Activations are dense in the layout that `channels_last` says; a weight may lie in either.
+#pragma once
+
+#include "../torch/checks.h"
+#include "../torch/dispatch.h"
+#include "conv2d_direct_kernel.h"
+#include "conv2d_direct_weight_kernel.h"
+#include "parallel.h"
+#include "workspace.h"
+
+namespace cnnext {
+
+enum class Conv2dPass { forward, backward_input, backward_weight };
+
+// Why the direct algorithm cannot run a case; null if it can. A pure function.
+inline const char* direct_refuses(const Conv2dShape& shape, Conv2dPass pass) {
+  constexpr int64_t kMostScratch = 8 << 20;  // values: 32 MiB of float for every thread
+  if (shape.n * shape.p * shape.q == 0 || shape.h * shape.w == 0)
+    return "the direct convolution needs a pixel";
+  // The widest vectors have 16 lanes; narrow storage needs the most scratch. Either layout must be possible.
+  for (bool channels_last : {false, true}) {
+    const bool backward = pass == Conv2dPass::backward_input;
+    const GatherPlan gather = plan_gather(shape, backward, channels_last, channels_last, 16, 4, true);
+    int64_t scratch = gather.scratch();
+    if (pass == Conv2dPass::backward_weight) {
+      const WeightGradPlan plan = plan_weight_grad(shape, channels_last, channels_last, 16, 4, true);
+      scratch = plan.x.source_size + plan.grad_size + plan.sums + plan.chunks * plan.partial_size();
+    }
+    if (scratch > kMostScratch) return "the direct convolution would need more than 32 MiB of scratch";
+  }
+  return nullptr;
+}
+
+template <typename T>
+void direct_gather(const Conv2dShape& shape, bool backward, const Tensor& source, const Tensor& weight,
+                   const std::optional<Tensor>& bias, const Tensor& out, bool channels_last) {
+  using C = compute_t<T>;
+  const auto& kernels = conv2d_direct_kernels<T>();
+  const GatherPlan plan = plan_gather(shape, backward, channels_last, channels_last, kernels.vector,
+                                      sizeof(C), sizeof(C) != sizeof(T));
+  const Tensor w = contiguous_as(weight, false);
+  const int64_t work = shape.gemm_m() / plan.units() * shape.gemm_k() * shape.k;
+  parallel_for(plan.units(), work, [&](int64_t begin, int64_t end) {
+    kernels.gather(plan, data<T>(source), data<T>(w), data<T>(bias), mutable_data<T>(out),
+                   workspace<char>(plan.scratch_bytes(sizeof(C))), begin, end);
+  });
+}
+
+template <typename T>
+void direct_forward(const Conv2dShape& shape, const Tensor& x, const Tensor& weight,
+                    const std::optional<Tensor>& bias, const Tensor& output, bool channels_last) {
+  direct_gather<T>(shape, false, x, weight, bias, output, channels_last);
+}
+
+template <typename T>
+void direct_backward_input(const Conv2dShape& shape, const Tensor& grad, const Tensor& weight,
+                           const Tensor& grad_input, bool channels_last) {
+  direct_gather<T>(shape, true, grad, weight, std::nullopt, grad_input, channels_last);
+}
+
+template <typename T>
+void direct_backward_weight(const Conv2dShape& shape, const Tensor& grad, const Tensor& x,
+                            const Tensor& grad_weight, const Tensor& grad_bias, bool channels_last) {
+  using C = compute_t<T>;
+  const auto& kernels = conv2d_direct_weight_kernels<T>();
+  const WeightGradPlan plan = plan_weight_grad(shape, channels_last, channels_last, kernels.vector, sizeof(C),
+                                               sizeof(C) != sizeof(T));
+  const int64_t bytes = plan.chunks * plan.partial_size() * static_cast<int64_t>(sizeof(C));
+  const Tensor partials_tensor = empty(x, {bytes}, ScalarType::Byte);
+  C* partials = mutable_data<C>(partials_tensor);
+  const int64_t work = shape.gemm_m() / plan.chunks * shape.gemm_k() * shape.k;
+  parallel_for(plan.chunks, work, [&](int64_t begin, int64_t end) {
+    kernels.backward_weight(plan, data<T>(grad), data<T>(x), partials,
+                            workspace<char>(plan.scratch_bytes(sizeof(C))), begin, end);
+  });
+  kernels.add_partials(plan, partials, mutable_data<T>(grad_weight), mutable_data<T>(grad_bias),
+                       workspace<char>(plan.scratch_bytes(sizeof(C))));
+}
+
+}  // namespace cnnext
