@@ -149,6 +149,11 @@ def test_control_refuses_what_it_does_not_know(emulator):
         build.library("faults", [], "slow")
 
 
+def test_exception_thrown_in_a_kernel_reaches_the_caller(emulator):
+    with pytest.raises(IndexError, match="thrown by thread 5"):
+        run_case()("throwing", zeros(64))
+
+
 def test_the_emulator_works_on_after_a_fault(emulator):
     for _ in range(3):
         with pytest.raises(emulator.Fault):

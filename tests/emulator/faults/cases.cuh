@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <stdexcept>
 #include <string>
 
 #include "barriers.cuh"
@@ -90,6 +91,20 @@ inline void reductions(void* const* arrays) {
       reductions_kernel, x, y);
 }
 
+#if defined(CNNEXT_EMULATED)
+// Not CUDA: a bug of the host code that a kernel shares with it may throw.
+inline void throwing(void* const* arrays) {
+  auto* y = array<float>(arrays, 0);
+  const auto kernel = +[](float*) {
+    if (threadIdx.x == 5) {
+      throw std::out_of_range("thrown by thread 5");
+    }
+    __syncthreads();
+  };
+  launch({"throwing", dim3(1), dim3(64)}, {output("y", y, 64)}, [] { return "y only"; }, kernel, y);
+}
+#endif
+
 using Case = void (*)(void* const* arrays);
 
 #define FAULTS_WRITE_ONLY(name, count, shared_bytes)                                                         \
@@ -128,6 +143,9 @@ inline const std::map<std::string, Case>& cases() {
       FAULTS_READ_WRITE(misaligned_plain, 64, 0, 68, 64),
       FAULTS_READ_WRITE(copy_used_early, 32, sizeof(Stages), 64, 64),
       FAULTS_READ_WRITE(copy_never_waited, 32, sizeof(Stages), 64, 64),
+#if defined(CNNEXT_EMULATED)
+      {"throwing", throwing},
+#endif
       {"input_written/sound", input_written<false>},
       {"input_written/planted", input_written<true>},
       {"between_blocks/sound", between_blocks<false>},
