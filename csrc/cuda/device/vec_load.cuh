@@ -62,14 +62,14 @@ CNNEXT_DEVICE Vector<T, N> load_vector(const T* pointer) {
 // Through the read-only path (ld.global.nc): for global memory that no thread writes during the kernel.
 template <int N, class T>
 CNNEXT_DEVICE Vector<T, N> load_vector_readonly(const T* pointer) {
-  Vector<T, N> vector;
 #if defined(CNNEXT_EMULATED)
-  emulator::load_vector(&vector, pointer, sizeof(vector));
+  return load_vector<N>(pointer);
 #else
   using Word = detail::Word<T, N>;
+  Vector<T, N> vector;
   *reinterpret_cast<Word*>(&vector) = __ldg(reinterpret_cast<const Word*>(pointer));
-#endif
   return vector;
+#endif
 }
 
 template <int N, class T>
