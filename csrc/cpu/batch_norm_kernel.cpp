@@ -49,62 +49,37 @@ CNNEXT_INLINE C finite_or_zero(C value) {
   return value - value == 0 ? value : 0;
 }
 
-template <typename C>
-struct MomentSums {
-  Vec<C> sum[kAccumulators]{}, square[kAccumulators]{};
-};
-
 template <typename T, typename C = compute_t<T>>
-CNNEXT_INLINE C mean_of_run(const T* x, int64_t length) {
+CNNEXT_INLINE C mean_of_patch(const Patches& patch, const T* x) {
   Vec<C> sums[kAccumulators]{};
-  for_each_vector<C>(0, length, [&](int64_t i, int64_t n) { sums[0] += load_first(x + i, n); });
-  return finite_or_zero(static_cast<C>(total<C>(sums) / static_cast<double>(length)));
+  for (int64_t r = 0; r < patch.runs; ++r) {
+    const T* run = x + patch.offset + r * patch.pitch;
+    for_each_vector_once<C>(patch.length, [&](int64_t i, int64_t skip, int64_t n, int j) {
+      sums[j] += counted<C>(load_first(run + i, n), skip, n);
+    });
+  }
+  return finite_or_zero(static_cast<C>(total<C>(sums) / static_cast<double>(patch.values())));
 }
 
-template <typename T, typename C = compute_t<T>>
-CNNEXT_INLINE void add_run(MomentSums<C>& sums, const T* x, int64_t length, Vec<C> shift) {
-  constexpr int64_t kStep = kAccumulators * kLanes<C>;
-  int64_t i = 0;
-  for (; i + kStep <= length; i += kStep) {
-#pragma GCC unroll 4
-    for (int j = 0; j < kAccumulators; ++j) {
-      const Vec<C> v = load(x + i + j * kLanes<C>) - shift;
-      sums.sum[j] += v;
-      sums.square[j] = v * v + sums.square[j];
-    }
-  }
-  for (; i + kLanes<C> <= length; i += kLanes<C>) {
-    const Vec<C> v = load(x + i) - shift;
-    sums.sum[1] += v;
-    sums.square[1] = v * v + sums.square[1];
-  }
-  if (i < length) {
-    const Vec<C> v = select<C>(first_lanes<C>(length - i), load_first(x + i, length - i) - shift, Vec<C>{});
-    sums.sum[0] += v;
-    sums.square[0] = v * v + sums.square[0];
-  }
-}
-
-// One channel in NCHW. Small images share a block, large ones are cut.
+// One channel in NCHW.
 template <typename T>
-void moments_of_channel(const BatchNormShape& shape, const BatchNormBlock& block, int64_t c, const T* x,
-                        double& total_sum, double& total_square) {
+void moments_of_channel(Patches patch, const T* x, double& total_sum, double& total_square) {
   using C = compute_t<T>;
-  constexpr int64_t kBlock = kAdditions * kAccumulators * kLanes<C> / 2;
   double sum = 0, square = 0, count = 0;
-  C shift = 0;
-  ChannelRuns runs(shape, c, block.begin, block.end, kBlock);
-  for (bool more = runs.next(); more;) {
-    MomentSums<C> sums;
-    shift =
-        count == 0 ? mean_of_run(x + runs.offset, runs.length) : finite_or_zero(static_cast<C>(sum / count));
-    int64_t n = 0;
-    do {
-      add_run(sums, x + runs.offset, runs.length, broadcast(shift));
-      n += runs.length;
-      more = runs.next();
-    } while (more && count > 0 && n + runs.length <= kBlock);
-    Merge(count, n).shifted(sum, square, shift, total<C>(sums.sum), total<C>(sums.square), n);
+  while (patch.next()) {
+    const C shift = count == 0 ? mean_of_patch(patch, x) : finite_or_zero(static_cast<C>(sum / count));
+    const Vec<C> shifts = broadcast(shift);
+    Vec<C> sums[kAccumulators]{}, squares[kAccumulators]{};
+    for (int64_t r = 0; r < patch.runs; ++r) {
+      const T* run = x + patch.offset + r * patch.pitch;
+      for_each_vector_once<C>(patch.length, [&](int64_t i, int64_t skip, int64_t n, int j) {
+        const Vec<C> v = counted<C>(load_first(run + i, n) - shifts, skip, n);
+        sums[j] += v;
+        squares[j] = v * v + squares[j];
+      });
+    }
+    const double n = static_cast<double>(patch.values());
+    Merge(count, n).shifted(sum, square, shift, total<C>(sums), total<C>(squares), n);
     count += n;
   }
   total_sum = sum;
@@ -177,8 +152,28 @@ void moments_channels_last(const BatchNormShape& shape, const BatchNormBlock& bl
 template <typename T>
 void moments(const BatchNormShape& shape, const BatchNormBlock& block, const T* x, double* sums) {
   if (shape.channels_last) return moments_channels_last(shape, block, x, sums, sums + shape.c);
+  const Patches patches(shape, block, kBlockValues<compute_t<T>>);
   for (int64_t c = block.c_begin; c < block.c_end; ++c) {
-    moments_of_channel(shape, block, c, x, sums[c], sums[shape.c + c]);
+    moments_of_channel(patches.of_channel(c), x, sums[c], sums[shape.c + c]);
+  }
+}
+
+// Columns of `count` values each become one channel: the squares within them, and those of their means.
+void fold_moments(const BatchNormShape& shape, double count, double* sum, double* square) {
+  const double fold = static_cast<double>(shape.fold);
+  for (int64_t channel = 0; channel < shape.channels(); ++channel) {
+    const double *column_sum = sum + channel * shape.fold, *column_square = square + channel * shape.fold;
+    double channel_sum = 0, within = 0, between = 0;
+    for (int64_t i = 0; i < shape.fold; ++i) {
+      channel_sum += column_sum[i];
+      within += column_square[i];
+    }
+    for (int64_t i = 0; i < shape.fold; ++i) {
+      const double distance = column_sum[i] - channel_sum / fold;
+      between += distance * distance;
+    }
+    sum[channel] = channel_sum;
+    square[channel] = within + between / count;
   }
 }
 
@@ -192,10 +187,15 @@ void merge_moments(const BatchNormShape& shape, const BatchNormChunks& chunks, i
     const Merge merge(static_cast<double>(count), static_cast<double>(n));
     for (int64_t c = c_begin; c < c_end; ++c) merge(sum[c], square[c], other_sum[c], other_square[c]);
   }
-  const double values = static_cast<double>(shape.values());
+  double count = static_cast<double>(shape.values());
+  if (shape.fold > 1) {
+    fold_moments(shape, count, sum, square);
+    count *= static_cast<double>(shape.fold);
+    c_end = shape.channels();
+  }
   for (int64_t c = c_begin; c < c_end; ++c) {
-    sum[c] /= values;
-    square[c] = square[c] < 0 ? 0 : square[c] / values;  // NaN stays
+    sum[c] /= count;
+    square[c] = square[c] < 0 ? 0 : square[c] / count;  // NaN stays
     mean[c] = static_cast<C>(sum[c]);
     var[c] = static_cast<C>(square[c]);
   }
@@ -222,9 +222,9 @@ void update(T* running_mean, int64_t mean_stride, T* running_var, int64_t var_st
 // x − center is exact where x is near the mean, which x·scale + (bias − mean·scale) would not be; `offset`
 // also takes up what rounding the mean to `center` lost.
 template <typename C>
-void coefficients(const BatchNormChannels& channels, int64_t c_begin, int64_t c_end,
-                  const BatchNormCoefficients<C>& result) {
-  for (int64_t c = c_begin; c < c_end; ++c) {
+void coefficients(const BatchNormShape& shape, const BatchNormChannels& channels, int64_t c_begin,
+                  int64_t c_end, const BatchNormCoefficients<C>& result) {
+  for (int64_t c = c_begin; c < c_end / shape.fold; ++c) {
     const double inverse = 1 / __builtin_sqrt(channels.var[c] + channels.eps);
     const double scale = channels.weight ? channels.weight[c] * inverse : inverse;
     const double bias = channels.bias ? channels.bias[c] : 0;
@@ -234,6 +234,9 @@ void coefficients(const BatchNormChannels& channels, int64_t c_begin, int64_t c_
     result.scale[c] = static_cast<C>(scale);
     result.offset[c] = static_cast<C>(bias - (lost == lost ? lost * scale : 0));  // ∞ − ∞: nothing was lost
   }
+  spread(shape, result.center);
+  spread(shape, result.scale);
+  spread(shape, result.offset);
 }
 
 // From the end to the beginning: what `moments` read last is still in the cache.
@@ -253,15 +256,18 @@ void apply(const BatchNormShape& shape, const BatchNormBlock& block, const T* x,
     }
     return;
   }
-  for (int64_t c = block.c_begin; c < block.c_end; ++c) {
-    const Vec<C> center = broadcast(coefficients.center[c]), scale = broadcast(coefficients.scale[c]),
-                 offset = broadcast(coefficients.offset[c]);
-    for (ChannelRuns runs(shape, c, block.begin, block.end, shape.hw); runs.next();) {
-      const T* x_run = x + runs.offset;
-      T* y_run = y + runs.offset;
-      for_each_vector<C>(0, runs.length, [&](int64_t i, int64_t n) {
-        store_first(y_run + i, (load_first(x_run + i, n) - center) * scale + offset, n);
-      });
+  for (Patches patch(shape, block, block.end - block.begin); patch.next();) {
+    for (int64_t c = block.c_begin; c < block.c_end; ++c) {
+      const Vec<C> center = broadcast(coefficients.center[c]), scale = broadcast(coefficients.scale[c]),
+                   offset = broadcast(coefficients.offset[c]);
+      for (int64_t r = patch.runs; r-- > 0;) {
+        const int64_t run = patch.offset + c * shape.hw + r * patch.pitch;
+        const T* x_run = x + run;
+        T* y_run = y + run;
+        for_each_vector<C>(0, patch.length, [&](int64_t i, int64_t n) {
+          store_first(y_run + i, (load_first(x_run + i, n) - center) * scale + offset, n);
+        });
+      }
     }
   }
 }

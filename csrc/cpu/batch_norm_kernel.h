@@ -12,25 +12,29 @@
 
 namespace cnnext {
 
-// Tensors are dense: [n, c, hw], or [n, hw, c] where channels_last.
+// Tensors are dense: [n, c, hw], or [n, hw, c] where channels_last. Each run of `fold` neighbours in c makes
+// one channel of the op: images in NCHW so small that they would not fill a vector are taken for n rows of
+// c·hw columns, fold = hw. Below, a column is one of c, a channel one of c / fold.
 struct BatchNormShape {
   int64_t n, c, hw;
   bool channels_last;
-  int64_t values() const { return n * hw; }  // per channel
+  int64_t fold;
+  int64_t values() const { return n * hw; }  // per column
+  int64_t channels() const { return c / fold; }
 };
 
-// The values [begin, end) of [0, n·hw), counted image by image, of the channels [c_begin, c_end).
+// The values [begin, end) of [0, n·hw), counted image by image, of the columns [c_begin, c_end).
 struct BatchNormBlock {
   int64_t begin, end, c_begin, c_end;
 };
 
-// How a reduction cuts the values of every channel: `count` chunks of `length` values, the last one shorter.
+// How a reduction cuts the values of every column: `count` chunks of `length` values, the last one shorter.
 // It follows from the shape alone, so that sums do not depend on the number of threads.
 struct BatchNormChunks {
   int64_t count, length;
 };
 
-// One value per channel each. Forward: y = (x − center)·scale + offset.
+// One value per column each. Forward: y = (x − center)·scale + offset.
 // Backward: grad_x = grad·scale + (x − center)·slope + offset.
 template <typename C>
 struct BatchNormCoefficients {
@@ -50,14 +54,15 @@ struct BatchNormKernels {
   // to[i] = from[i · stride]
   void (*widen)(const T* from, int64_t stride, double* to, int64_t count);
 
-  // Σx and Σ(x − mean of the block)² of a block's channels into sums[0][c] and sums[1][c].
+  // Σx and Σ(x − mean of the block)² of a block's columns into sums[0][c] and sums[1][c].
   void (*moments)(const BatchNormShape& shape, const BatchNormBlock& block, const T* x, double* sums);
-  // Merges partial [chunks][2][c], as `moments` leaves it, for the channels [c_begin, c_end): writes mean and
-  // biased variance, rounded into mean and var and exactly into partial[0].
+  // Merges partial [chunks][2][c], as `moments` leaves it, for the columns [c_begin, c_end): writes mean and
+  // biased variance of the channels, rounded into mean and var and exactly into partial[0]. Only all columns
+  // together can be folded into channels.
   void (*merge_moments)(const BatchNormShape& shape, const BatchNormChunks& chunks, int64_t c_begin,
                         int64_t c_end, double* partial, C* mean, C* var);
-  void (*coefficients)(const BatchNormChannels& channels, int64_t c_begin, int64_t c_end,
-                       const BatchNormCoefficients<C>& result);
+  void (*coefficients)(const BatchNormShape& shape, const BatchNormChannels& channels, int64_t c_begin,
+                       int64_t c_end, const BatchNormCoefficients<C>& result);
   void (*apply)(const BatchNormShape& shape, const BatchNormBlock& block, const T* x,
                 const BatchNormCoefficients<C>& coefficients, T* y);
 
@@ -70,10 +75,13 @@ template <typename T>
 struct BatchNormBackwardKernels {
   using C = compute_t<T>;
 
-  // Σgrad and Σgrad·(x − mean) of a block's channels into sums[0][c] and sums[1][c].
+  // mean into center, column by column.
+  void (*centers)(const BatchNormShape& shape, const double* mean, C* center);
+  // Σgrad and Σgrad·(x − center) of a block's columns into sums[0][c] and sums[1][c].
   void (*sums)(const BatchNormShape& shape, const BatchNormBlock& block, const T* grad, const T* x,
-               const double* mean, double* sums);
-  // Adds up partial [chunks][2][c], as `sums` leaves it, and writes the gradients of the parameters.
+               const C* center, double* sums);
+  // Adds up partial [chunks][2][c], as `sums` leaves it, and writes all coefficients but center, and the
+  // gradients of the parameters.
   void (*coefficients)(const BatchNormShape& shape, const BatchNormChunks& chunks, int64_t c_begin,
                        int64_t c_end, double* partial, const BatchNormChannels& channels, bool training,
                        const BatchNormCoefficients<C>& result, C* grad_weight, C* grad_bias);

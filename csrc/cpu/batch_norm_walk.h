@@ -16,57 +16,121 @@ inline constexpr int64_t kStripWidth = kAccumulators * kLanes<C>;
 // Additions into one accumulator of compute precision before it is emptied into a double.
 inline constexpr int64_t kAdditions = 64;
 
-// NCHW: the contiguous pieces, of at most `longest` values, of the values [begin, end) of channel c.
-class ChannelRuns {
- public:
-  ChannelRuns(const BatchNormShape& shape, int64_t c, int64_t begin, int64_t end, int64_t longest)
-      : hw_(shape.hw),
-        image_stride_((shape.c - 1) * shape.hw),
-        longest_(longest),
-        position_(begin),
-        end_(end),
-        image_end_(begin / shape.hw * shape.hw),
-        shift_(begin / shape.hw * image_stride_ - image_stride_ + c * shape.hw) {}
+// Values of one channel in NCHW that a reduction takes as one block.
+template <typename C>
+inline constexpr int64_t kBlockValues = kAdditions * kAccumulators * kLanes<C> / 2;
 
-  // Moves on to the next run, [offset, offset + length) of the tensor; false when there is none.
+// NCHW: the values [begin, end) of a channel as patches of at most `longest` values: `runs` runs of `length`
+// values, the first at `offset` of the tensor, the next `pitch` further. Small images share a patch, large
+// ones are cut.
+class Patches {
+ public:
+  Patches(const BatchNormShape& shape, const BatchNormBlock& block, int64_t longest)
+      : pitch(shape.c * shape.hw),
+        hw_(shape.hw),
+        position_(block.begin),
+        end_(block.end),
+        images_(longest / shape.hw),
+        longest_(longest),
+        image_(block.begin == 0 ? 0 : block.begin / shape.hw) {}
+
+  // The same values of channel c.
+  Patches of_channel(int64_t c) const {
+    Patches patches = *this;
+    patches.channel_offset_ = c * hw_;
+    return patches;
+  }
+
+  // Moves on to the next patch; false when there is none.
   bool next() {
     if (position_ >= end_) return false;
-    if (position_ >= image_end_) {
-      image_end_ += hw_;
-      shift_ += image_stride_;
+    const int64_t inside = position_ - image_ * hw_, rest = end_ - position_;
+    offset = channel_offset_ + image_ * pitch + inside;
+    if (inside == 0 && hw_ <= longest_ && hw_ <= rest) {
+      runs = images_ * hw_ <= rest ? images_ : rest / hw_;
+      length = hw_;
+    } else {
+      runs = 1;
+      length = smaller(smaller(hw_ - inside, rest), longest_);
     }
-    offset = position_ + shift_;
-    length = smaller(smaller(image_end_, end_) - position_, longest_);
-    position_ += length;
+    position_ += runs * length;
+    image_ += length == hw_ ? runs : inside + length == hw_;
     return true;
   }
 
-  int64_t offset = 0, length = 0;
+  int64_t offset = 0, length = 0, runs = 0, pitch;
+  int64_t values() const { return runs * length; }
 
  private:
-  int64_t hw_, image_stride_, longest_;
-  int64_t position_, end_, image_end_, shift_;
+  int64_t hw_, position_, end_, images_, longest_, image_, channel_offset_ = 0;
 };
 
-// step(i, n) for the vectors of [begin, end): n is the constant kLanes except for a shorter last one, so that
-// load_first and store_first become plain loads and stores.
+// For reductions: step(i, skip, n, j) for the vectors that make up [0, length), of which the lanes [skip, n)
+// count, with the accumulator j going round. All lanes count but in the last vector, which reaches back over
+// values that were seen before rather than end early: a whole load is cheaper than a part of one.
+template <typename C, typename Step>
+CNNEXT_INLINE void for_each_vector_once(int64_t length, const Step& step) {
+  constexpr int64_t L = kLanes<C>;
+  int64_t i = 0;
+  for (; i + kAccumulators * L <= length; i += kAccumulators * L) {
+#pragma GCC unroll 4
+    for (int j = 0; j < kAccumulators; ++j) step(i + j * L, int64_t{0}, L, j);
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < kAccumulators - 1; ++j) {
+    if (i + L > length) break;
+    step(i, int64_t{0}, L, j);
+    i += L;
+  }
+  if (i == length) return;
+  if (length < L) return step(int64_t{0}, int64_t{0}, length, kAccumulators - 1);
+  step(length - L, L - (length - i), L, kAccumulators - 1);
+}
+
+// The lanes [skip, n) of v, zero in the others.
+template <typename C>
+CNNEXT_INLINE Vec<C> counted(Vec<C> v, int64_t skip, int64_t n) {
+  if (n < kLanes<C>) return select<C>(first_lanes<C>(n), v, Vec<C>{});
+  return skip > 0 ? select<C>(first_lanes<C>(skip), Vec<C>{}, v) : v;
+}
+
+// For maps from one tensor to another: step(i, n) for vectors that cover [begin, end). The last one reaches
+// back and writes the same values again; only a range shorter than a vector has n < kLanes.
 template <typename C, typename Step>
 CNNEXT_INLINE void for_each_vector(int64_t begin, int64_t end, const Step& step) {
+  constexpr int64_t L = kLanes<C>;
   int64_t i = begin;
-  for (; i + kLanes<C> <= end; i += kLanes<C>) step(i, kLanes<C>);
-  if (i < end) step(i, end - i);
+  for (; i + L <= end; i += L) step(i, L);
+  if (i == end) return;
+  if (end - begin < L) return step(begin, end - begin);
+  step(end - L, L);
 }
 
 // Σ over the lanes of kAccumulators vectors, in double.
 template <typename C, typename V = Vec<C>>
 CNNEXT_INLINE double total(const V* sums) {
   const V sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-  double lanes[kLanes<C>];
-  for (int i = 0; i < kLanes<C>; ++i) lanes[i] = static_cast<double>(sum[i]);
-  for (int width = kLanes<C> / 2; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
+  Vec<double> wide{};
+  if constexpr (sizeof(C) == sizeof(double)) {
+    wide = sum;
+  } else {
+    typedef C Half __attribute__((vector_size(kVectorBytes / 2)));
+    Half halves[2];
+    std::memcpy(halves, &sum, sizeof sum);
+    wide = __builtin_convertvector(halves[0], Vec<double>) + __builtin_convertvector(halves[1], Vec<double>);
   }
-  return lanes[0];
+  return horizontal_sum<double>(wide);
+}
+
+// values[channel] → values[channel · fold …], in place from the end, for the coefficients of folded columns.
+template <typename C>
+CNNEXT_INLINE void spread(const BatchNormShape& shape, C* values) {
+  if (shape.fold == 1) return;
+  for (int64_t channel = shape.channels(); channel-- > 0;) {
+    const Vec<C> value = broadcast(values[channel]);
+    C* columns = values + channel * shape.fold;
+    for_each_vector<C>(0, shape.fold, [&](int64_t i, int64_t n) { store_first(columns + i, value, n); });
+  }
 }
 
 }  // namespace cnnext::CNNEXT_ISA
