@@ -3,6 +3,7 @@
 Each lives, with its contract, in ``cnnext/ops/<op>.py``.
 """
 
+from cnnext.ops.batch_norm import batch_norm
 from cnnext.ops.corr2d import corr2d
 
-__all__ = ["corr2d"]
+__all__ = ["batch_norm", "corr2d"]

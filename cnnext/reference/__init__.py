@@ -3,6 +3,7 @@
 The parity rule measures every backend against these, in float64.
 """
 
+from cnnext.reference.batch_norm import batch_norm
 from cnnext.reference.corr2d import corr2d
 
-__all__ = ["corr2d"]
+__all__ = ["batch_norm", "corr2d"]
