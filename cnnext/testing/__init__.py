@@ -1,5 +1,6 @@
 """What the tests and the benchmarks share: named shapes, tensors with poison around them, and the parity rule."""
 
+from cnnext.testing import cases
 from cnnext.testing.parity import (
     Parity,
     assert_as_exact_as_torch,
@@ -12,6 +13,7 @@ __all__ = [
     "Parity",
     "assert_as_exact_as_torch",
     "assert_gradients_as_exact_as_torch",
+    "cases",
     "make_tensor",
     "measure_parity",
     "present_backends",

@@ -45,7 +45,7 @@ static Tensor conv2d(const Tensor& input, const Tensor& weight, const std::optio
   }
   const bool channels_last = is_channels_last(input) || is_channels_last(weight);
   const Tensor output = empty(input, {shape.n, shape.k, shape.p, shape.q}, channels_last);
-  const Tensor x = contiguous_as(input, channels_last), w = contiguous_as(weight, false);
+  const Tensor x = contiguous_as(input, channels_last), w = contiguous_as(weight, is_channels_last(weight));
   const std::optional<Tensor> b = bias ? std::optional(contiguous_as(*bias, false)) : std::nullopt;
   dispatch_floating(input, "input", [&](auto tag) {
     using T = typename decltype(tag)::type;
@@ -62,7 +62,7 @@ static Tensor conv2d_backward_input(const Tensor& grad, const Tensor& weight, co
   check_same_dtype(grad, "grad", weight, "weight");
   const bool channels_last = is_channels_last(grad) || is_channels_last(weight);
   const Tensor grad_input = empty(grad, input_size, channels_last);
-  const Tensor g = contiguous_as(grad, channels_last), w = contiguous_as(weight, false);
+  const Tensor g = contiguous_as(grad, channels_last), w = contiguous_as(weight, is_channels_last(weight));
   dispatch_floating(grad, "grad", [&](auto tag) {
     using T = typename decltype(tag)::type;
     implicit_gemm_backward_input<T>(shape, g, w, grad_input, channels_last);

@@ -38,6 +38,18 @@ struct WeightSteps {
   int64_t group, out, in;
 };
 
+// Strides of a weight that is dense as [k, c/g, r, s] or as [k, r, s, c/g].
+struct WeightLayout {
+  int64_t group, k, c, tap;
+};
+
+inline WeightLayout weight_layout(const Conv2dShape& shape, const Tensor& weight) {
+  const bool channels_last = is_channels_last(weight);
+  const int64_t per_k = shape.gemm_k();
+  if (channels_last) return {shape.group_k() * per_k, per_k, 1, shape.group_c()};
+  return {shape.group_k() * per_k, per_k, shape.r * shape.s, 1};
+}
+
 template <typename T>
 void run_gather(const Conv2dGather& gather, const compute_t<T>* source, const Tensor& weight, WeightSteps steps,
                 const T* bias, T* out) {
@@ -69,10 +81,11 @@ void run_gather(const Conv2dGather& gather, const compute_t<T>* source, const Te
 template <typename T>
 void implicit_gemm_forward(const Conv2dShape& shape, const Tensor& x, const Tensor& weight,
                            const std::optional<Tensor>& bias, const Tensor& output, bool channels_last) {
+  const WeightLayout layout = weight_layout(shape, weight);
   std::vector<Conv2dTap> taps;
   for (int64_t r = 0; r < shape.r; ++r) {
     for (int64_t s = 0; s < shape.s; ++s) {
-      taps.push_back({r * shape.dil_h - shape.pad_h, s * shape.dil_w - shape.pad_w, r * shape.s + s});
+      taps.push_back({r * shape.dil_h - shape.pad_h, s * shape.dil_w - shape.pad_w, (r * shape.s + s) * layout.tap});
     }
   }
   Tensor keep;
@@ -81,8 +94,7 @@ void implicit_gemm_forward(const Conv2dShape& shape, const Tensor& x, const Tens
                             shape.p,        shape.q,      shape.p,         shape.q, shape.stride_h, shape.stride_w,
                             0,              1,            0,               1,       taps.data(),
                             shape.r * shape.s, channels_last};
-  const int64_t area = shape.r * shape.s, per_k = shape.group_c() * area;
-  run_gather<T>(gather, source, weight, {shape.group_k() * per_k, per_k, area}, data<T>(bias),
+  run_gather<T>(gather, source, weight, {layout.group, layout.k, layout.c}, data<T>(bias),
                 mutable_data<T>(output));
 }
 
@@ -93,7 +105,7 @@ void implicit_gemm_backward_input(const Conv2dShape& shape, const Tensor& grad, 
                                   const Tensor& grad_input, bool channels_last) {
   Tensor keep;
   const auto* source = as_channels_last<T>(grad, channels_last, keep);
-  const int64_t area = shape.r * shape.s, per_k = shape.group_c() * area;
+  const WeightLayout layout = weight_layout(shape, weight);
   for (int64_t a = 0; a < smaller(shape.stride_h, shape.h); ++a) {
     for (int64_t b = 0; b < smaller(shape.stride_w, shape.w); ++b) {
       std::vector<Conv2dTap> taps;
@@ -101,7 +113,7 @@ void implicit_gemm_backward_input(const Conv2dShape& shape, const Tensor& grad, 
         for (int64_t s = 0; s < shape.s; ++s) {
           const int64_t dh = a + shape.pad_h - r * shape.dil_h, dw = b + shape.pad_w - s * shape.dil_w;
           if (dh % shape.stride_h == 0 && dw % shape.stride_w == 0) {
-            taps.push_back({dh / shape.stride_h, dw / shape.stride_w, r * shape.s + s});
+            taps.push_back({dh / shape.stride_h, dw / shape.stride_w, (r * shape.s + s) * layout.tap});
           }
         }
       }
@@ -109,7 +121,7 @@ void implicit_gemm_backward_input(const Conv2dShape& shape, const Tensor& grad, 
                                 shape.h, shape.w, ceil_div(shape.h - a, shape.stride_h),
                                 ceil_div(shape.w - b, shape.stride_w), 1, 1, a, shape.stride_h, b,
                                 shape.stride_w, taps.data(), static_cast<int64_t>(taps.size()), channels_last};
-      run_gather<T>(gather, source, weight, {shape.group_k() * per_k, area, per_k}, static_cast<const T*>(nullptr),
+      run_gather<T>(gather, source, weight, {layout.group, layout.c, layout.k}, static_cast<const T*>(nullptr),
                     mutable_data<T>(grad_input));
     }
   }

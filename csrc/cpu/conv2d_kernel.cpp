@@ -12,6 +12,9 @@ namespace cnnext::CNNEXT_ISA {
 
 inline constexpr int64_t kPanelTiles = 8;    // a weight tile read from L2 is used for so many register tiles
 inline constexpr int64_t kDepthBlock = 512;  // 8 · 14 pixels · 512 steps · 4 bytes = 229 KB of L2
+// Steps summed in registers before they join the total in memory: a longer chain of float additions loses bits (at
+// 4608 steps five times as many), a shorter one costs loads and stores (28 of each to 64 · 28 FMAs).
+inline constexpr int64_t kChain = 64;
 inline constexpr int64_t kTaskPixels = kPanelTiles * kGemmRows;
 
 // Groups narrower than a vector get tiles of one vector: half the lanes of two would be empty.
@@ -62,12 +65,20 @@ static void pack_weight(const Conv2dGather& gather, const T* weight, int64_t gro
     C* to = packed + tile * gather.gemm_k() * width;
     for (int64_t lane0 = 0; lane0 < width; lane0 += kStreams) {
       const int64_t lane1 = smaller(width, lane0 + kStreams), live = smaller(lane1, gather.out - k0);
-      for (int64_t c = 0; c < gather.in; ++c) {
+      const auto pack_row = [&](int64_t t, int64_t c) {
+        const T* value = from + c * in_step + gather.taps[t].weight_offset;
+        C* row = to + (t * gather.in + c) * width;
+        for (int64_t lane = lane0; lane < live; ++lane) row[lane] = to_compute(value[lane * out_step]);
+        for (int64_t lane = larger(lane0, live); lane < lane1; ++lane) row[lane] = 0;
+      };
+      // In the order of the weight's memory: taps are the inner dimension of [k, c, r, s], channels of [k, r, s, c].
+      if (in_step == 1) {
         for (int64_t t = 0; t < gather.tap_count; ++t) {
-          const T* value = from + c * in_step + gather.taps[t].weight_offset;
-          C* row = to + (t * gather.in + c) * width;
-          for (int64_t lane = lane0; lane < live; ++lane) row[lane] = to_compute(value[lane * out_step]);
-          for (int64_t lane = larger(lane0, live); lane < lane1; ++lane) row[lane] = 0;
+          for (int64_t c = 0; c < gather.in; ++c) pack_row(t, c);
+        }
+      } else {
+        for (int64_t c = 0; c < gather.in; ++c) {
+          for (int64_t t = 0; t < gather.tap_count; ++t) pack_row(t, c);
         }
       }
     }
@@ -84,20 +95,30 @@ static Pixel pixel_at(const Conv2dGather& gather, int64_t flat) {
   return {flat / per_image, flat % per_image / gather.cols, flat % gather.cols};
 }
 
-// Copies `count` values to the panel row `a`, from step k on: 16 steps lie together, then comes the next tile row.
+static void advance(const Conv2dGather& gather, Pixel& pixel) {
+  if (++pixel.j < gather.cols) return;
+  pixel.j = 0;
+  if (++pixel.i < gather.rows) return;
+  pixel.i = 0;
+  ++pixel.n;
+}
+
+// Copies `run` values, or as many zeros where there is no source, to step k of panel row `a`: kGemmDepth steps of a
+// row lie together, then come those of the tile's other rows.
 template <typename C>
-CNNEXT_INLINE void copy_run(const C* from, C* a, int64_t k, int64_t count) {
-  while (count > 0) {
-    const int64_t inside = k % kGemmDepth, run = smaller(count, kGemmDepth - inside);
-    C* to = a + k / kGemmDepth * kGemmRows * kGemmDepth + inside;
-    if (run == kGemmDepth) {
-      for (int64_t i = 0; i < kGemmDepth; i += kLanes<C>) store(to + i, from ? load(from + i) : Vec<C>{});
-    } else {
-      for (int64_t i = 0; i < run; ++i) to[i] = from ? from[i] : C{0};
+CNNEXT_INLINE void copy_run(const C* from, C* a, int64_t k, int64_t run) {
+  constexpr int64_t kBlock = kGemmRows * kGemmDepth;
+  C* to = a + k / kGemmDepth * kBlock + k % kGemmDepth;
+  if (k % kGemmDepth == 0 && run % kGemmDepth == 0) {
+    for (int64_t i = 0; i < run; i += kGemmDepth, to += kBlock) {
+#pragma GCC unroll 8
+      for (int64_t l = 0; l < kGemmDepth; l += kLanes<C>) store(to + l, from ? load(from + i + l) : Vec<C>{});
     }
-    k += run;
-    count -= run;
-    if (from) from += run;
+    return;
+  }
+  for (int64_t i = 0; i < run; ++i) {
+    *to++ = from ? from[i] : C{0};
+    if ((k + i) % kGemmDepth == kGemmDepth - 1) to += kBlock - kGemmDepth;
   }
 }
 
@@ -107,14 +128,14 @@ static void pack_pixel(const Conv2dGather& gather, const C* source, int64_t grou
                        int64_t k1, C* a) {
   const int64_t channels = gather.groups * gather.in;
   const C* image = source + pixel.n * gather.source_h * gather.source_w * channels + group * gather.in;
-  int64_t done = 0;
-  for (int64_t t = k0 / gather.in; k0 + done < k1; ++t) {
-    const int64_t c0 = k0 + done - t * gather.in, run = smaller(gather.in - c0, k1 - k0 - done);
-    const int64_t h = pixel.i * gather.stride_h + gather.taps[t].dh;
-    const int64_t w = pixel.j * gather.stride_w + gather.taps[t].dw;
+  const int64_t h0 = pixel.i * gather.stride_h, w0 = pixel.j * gather.stride_w;
+  int64_t tap = k0 / gather.in, c0 = k0 % gather.in;
+  for (int64_t k = k0; k < k1; ++tap, c0 = 0) {
+    const int64_t run = smaller(gather.in - c0, k1 - k);
+    const int64_t h = h0 + gather.taps[tap].dh, w = w0 + gather.taps[tap].dw;
     const bool inside = h >= 0 && h < gather.source_h && w >= 0 && w < gather.source_w;
-    copy_run(inside ? image + (h * gather.source_w + w) * channels + c0 : nullptr, a, done, run);
-    done += run;
+    copy_run(inside ? image + (h * gather.source_w + w) * channels + c0 : nullptr, a, k - k0, run);
+    k += run;
   }
 }
 
@@ -125,8 +146,8 @@ static void store_tile(const Conv2dGather& gather, const compute_t<T>* sums, int
                        int64_t count, int64_t channel, int64_t live, const T* bias, T* out) {
   using C = compute_t<T>;
   const int64_t channels = gather.groups * gather.out, plane = gather.out_h * gather.out_w;
-  for (int64_t m = 0; m < count; ++m) {
-    const Pixel pixel = pixel_at(gather, first + m);
+  Pixel pixel = pixel_at(gather, first);
+  for (int64_t m = 0; m < count; ++m, advance(gather, pixel)) {
     const int64_t at = (gather.row0 + pixel.i * gather.row_step) * gather.out_w + gather.col0 + pixel.j * gather.col_step;
     const C* row = sums + m * width;
     if (gather.out_channels_last) {
@@ -162,19 +183,23 @@ static void gather(const Conv2dGather& gather, const compute_t<T>* source, const
   C* sums = panel + panel_row * kPanelTiles;  // [tile][pixel][lane]
   for (int64_t k0 = 0; k0 < depth_all; k0 += kDepthBlock) {
     const int64_t depth = smaller(kDepthBlock, depth_all - k0);
-    for (int64_t m = 0; m < count; ++m) {
+    Pixel pixel = pixel_at(gather, first);
+    for (int64_t m = 0; m < count; ++m, advance(gather, pixel)) {
       C* a = panel + m / kGemmRows * panel_row + m % kGemmRows * kGemmDepth;
-      pack_pixel(gather, source, group, pixel_at(gather, first + m), k0, k0 + depth, a);
+      pack_pixel(gather, source, group, pixel, k0, k0 + depth, a);
     }
     for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
       const C* b = packed + ((group * per_group + tile) * depth_all + k0) * width;
       C* c = sums + tile * kTaskPixels * width;
       for (int64_t m = 0; m < count; m += kGemmRows) {
         const C* a = panel + m / kGemmRows * panel_row;
-        if (width == kLanes<C>) {
-          gemm_rows<C, 1>(count - m, a, b, c + m * width, width, depth, k0 > 0);
-        } else {
-          gemm_rows<C, 2>(count - m, a, b, c + m * width, width, depth, k0 > 0);
+        for (int64_t k = 0; k < depth; k += kChain) {
+          const int64_t steps = smaller(kChain, depth - k);
+          if (width == kLanes<C>) {
+            gemm_rows<C, 1>(count - m, a + k * kGemmRows, b + k * width, c + m * width, width, steps, k0 + k > 0);
+          } else {
+            gemm_rows<C, 2>(count - m, a + k * kGemmRows, b + k * width, c + m * width, width, steps, k0 + k > 0);
+          }
         }
       }
     }

@@ -1,0 +1,228 @@
+"""conv2d: two-dimensional convolution of a batch, as neural networks use the word (a cross-correlation)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from cnnext.backends import TORCH, choose
+from cnnext.ops.arguments import (
+    is_channels_last,
+    memory_format,
+    pair,
+    require_optional_tensor,
+    require_same_device,
+    require_tensor,
+)
+from cnnext.registration import OpSpec, declare
+
+Pair = tuple[int, int]
+
+
+def conv2d(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: int | Pair = 1,
+    padding: str | int | Pair = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+) -> torch.Tensor:
+    """Two-dimensional convolution with stride, padding, dilation and groups.
+
+    ``output[n, k, p, q] = bias[k] + Σ_{c,r,s} input[n, c, p·stride − padding + r·dilation, …] · weight[k, c, r, s]``
+
+    Args:
+        input: shape (N, C, H, W) or (C, H, W); float32, float64, float16 or bfloat16.
+        weight: shape (K, C / groups, R, S), of the same dtype and device.
+        bias: shape (K,), of the same dtype and device, or None.
+        stride: step between windows, at least 1.
+        padding: zeros on both sides of each dimension, at least 0; ``"valid"`` is none, and ``"same"`` keeps the
+            size (stride 1 only; an odd zero goes to the right and to the bottom).
+        dilation: step between taps, at least 1.
+        groups: divides C and K; output channels of a group see the input channels of that group only.
+
+    Returns:
+        Shape (N, K, P, Q) or (K, P, Q) with P = ⌊(H + 2·padding − dilation·(R − 1) − 1) / stride⌋ + 1; of the
+        input's dtype, channels_last if the input or the weight is.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        RuntimeError: shapes, values, dtypes or devices do not fit; the text names the argument and its value.
+
+    16-bit inputs are accumulated in float32. Under autocast the tensors are cast to the autocast dtype, as torch
+    does. Deterministic for any number of threads. Differentiable any number of times.
+    Equivalent: ``torch.nn.functional.conv2d``. Source: "Dive into Deep Learning", sections 7.2 to 7.4.
+    """
+    require_tensor(input, "input")
+    require_tensor(weight, "weight")
+    require_optional_tensor(bias, "bias")
+    require_same_device("input", input, "weight", weight)
+    require_same_device("input", input, "bias", bias)
+    if torch.is_autocast_enabled(input.device.type):
+        input, weight, bias = _autocast(input, weight, bias)
+    backend = choose("conv2d", input)
+    if backend is TORCH:
+        return torch.nn.functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    if input.dim() == 3:
+        return conv2d(input[None], weight, bias, stride, padding, dilation, groups)[0]
+    step, spread = pair(stride, "stride"), pair(dilation, "dilation")
+    if isinstance(padding, str):
+        input, margin = _pad_by_name(input, weight, padding, step, spread)
+    else:
+        margin = pair(padding, "padding")
+    if not isinstance(groups, int) or isinstance(groups, bool):
+        raise TypeError(f"argument `groups` must be an int, but got {groups!r}")
+    return backend.ops.conv2d(input, weight, bias, step, margin, spread, groups)
+
+
+def _autocast(*tensors: torch.Tensor | None) -> tuple[Any, ...]:
+    assert tensors[0] is not None
+    dtype = torch.get_autocast_dtype(tensors[0].device.type)
+    castable = (torch.float32, torch.float16, torch.bfloat16)
+    return tuple(x.to(dtype) if x is not None and x.dtype in castable else x for x in tensors)
+
+
+def _pad_by_name(
+    input: torch.Tensor, weight: torch.Tensor, padding: str, stride: Pair, dilation: Pair
+) -> tuple[torch.Tensor, Pair]:
+    """Return the input and the symmetric padding that a name stands for; what is odd is padded here."""
+    if padding not in ("same", "valid"):
+        raise RuntimeError(f"argument `padding` must be 'same', 'valid', an int or a pair, but got {padding!r}")
+    if padding == "valid" or weight.dim() != 4:
+        return input, (0, 0)
+    if stride != (1, 1):
+        raise RuntimeError(f"padding='same' is not supported for strided convolutions, but got stride={stride}")
+    total_h, total_w = (dilation[d] * (weight.shape[d + 2] - 1) for d in (0, 1))
+    if total_h % 2 or total_w % 2:
+        input = torch.nn.functional.pad(input, (0, total_w % 2, 0, total_h % 2))
+    return input, (total_h // 2, total_w // 2)
+
+
+def _output_shape(
+    input_size: Any, weight_size: Any, stride: Any, padding: Any, dilation: Any, groups: int
+) -> tuple[int, int, int, int]:
+    for name, size in (("input", input_size), ("weight", weight_size)):
+        if len(size) != 4:
+            raise RuntimeError(f"expected `{name}` with 4 dimensions, but got shape {list(size)}")
+    n, c, *image = input_size
+    k, group_c, *taps = weight_size
+    if groups < 1 or c != group_c * groups or k % groups:
+        raise RuntimeError(
+            f"expected `input` with {group_c * groups} channels (`weight` has {group_c} for each of "
+            f"`groups`={groups}) and K={k} divisible by it, but got shape {list(input_size)}"
+        )
+    out = []
+    for d in (0, 1):
+        if stride[d] < 1 or dilation[d] < 1 or padding[d] < 0:
+            raise RuntimeError(
+                f"expected `stride` and `dilation` of at least 1 and `padding` of at least 0, but got "
+                f"{list(stride)}, {list(dilation)}, {list(padding)}"
+            )
+        room = image[d] + 2 * padding[d] - dilation[d] * (taps[d] - 1) - 1
+        if room < 0:
+            raise RuntimeError(
+                f"expected `weight` {list(weight_size)} to fit into the padded `input` {list(input_size)}"
+            )
+        out.append(room // stride[d] + 1)
+    return n, k, out[0], out[1]
+
+
+def _empty_in_layout_of(like: torch.Tensor, other: torch.Tensor, shape: Any) -> torch.Tensor:
+    channels_last = is_channels_last(like) or is_channels_last(other)
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=memory_format(channels_last))
+
+
+def _flops(input_shape: Any, weight_shape: Any, *_: Any, out_shape: Any, **__: Any) -> int:
+    n, k, p, q = out_shape
+    return 2 * n * k * p * q * weight_shape[1] * weight_shape[2] * weight_shape[3]
+
+
+def _flops_backward_input(grad_shape: Any, weight_shape: Any, *_: Any, **__: Any) -> int:
+    return _flops(None, weight_shape, out_shape=grad_shape)
+
+
+def _flops_backward_weight(grad_shape: Any, input_shape: Any, weight_size: Any, *_: Any, **__: Any) -> int:
+    return _flops(None, weight_size, out_shape=grad_shape)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    input, weight, _, *ctx.geometry = inputs
+    ctx.save_for_backward(input, weight)
+
+
+def _save_with_size(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    first, second, _, *ctx.geometry = inputs
+    ctx.save_for_backward(first, second)
+
+
+def _backward(ops: Any, ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+    input, weight = ctx.saved_tensors
+    wants_input, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+    grad_input = grad_weight = grad_bias = None
+    if wants_input:
+        grad_input = ops.conv2d_backward_input(grad, weight, input.shape, *ctx.geometry)
+    if wants_weight or wants_bias:
+        grad_weight, grad_bias = ops.conv2d_backward_weight(grad, input, weight.shape, *ctx.geometry)
+    return (
+        grad_input,
+        grad_weight if wants_weight else None,
+        grad_bias if wants_bias else None,
+        None,
+        None,
+        None,
+        None,
+    )
+
+
+def _backward_input_backward(ops: Any, ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+    grad_output, weight = ctx.saved_tensors
+    wants_grad_output, wants_weight = ctx.needs_input_grad[:2]
+    to_grad_output = to_weight = None
+    if wants_grad_output:
+        to_grad_output = ops.conv2d(grad, weight, None, *ctx.geometry)
+    if wants_weight:
+        to_weight, _ = ops.conv2d_backward_weight(grad_output, grad, weight.shape, *ctx.geometry)
+    return to_grad_output, to_weight, None, None, None, None, None
+
+
+def _backward_weight_backward(ops: Any, ctx: Any, grad_weight: Any, grad_bias: Any) -> tuple[Any, ...]:
+    grad_output, input = ctx.saved_tensors
+    wants_grad_output, wants_input = ctx.needs_input_grad[:2]
+    to_grad_output = to_input = None
+    if wants_grad_output:
+        to_grad_output = ops.conv2d(input, grad_weight, grad_bias, *ctx.geometry)
+    if wants_input:
+        to_input = ops.conv2d_backward_input(grad_output, grad_weight, input.shape, *ctx.geometry)
+    return to_grad_output, to_input, None, None, None, None, None
+
+
+declare(
+    OpSpec(
+        name="conv2d",
+        fake=lambda input, weight, bias, *geometry: _empty_in_layout_of(
+            input, weight, _output_shape(input.shape, weight.shape, *geometry)
+        ),
+        save=_save,
+        backward=_backward,
+        flops=_flops,
+    ),
+    OpSpec(
+        name="conv2d_backward_input",
+        fake=lambda grad, weight, input_size, *geometry: _empty_in_layout_of(grad, weight, input_size),
+        save=_save_with_size,
+        backward=_backward_input_backward,
+        flops=_flops_backward_input,
+    ),
+    OpSpec(
+        name="conv2d_backward_weight",
+        fake=lambda grad, input, weight_size, *geometry: (
+            grad.new_empty(weight_size),
+            grad.new_empty((weight_size[0],)),
+        ),
+        save=_save_with_size,
+        backward=_backward_weight_backward,
+        flops=_flops_backward_weight,
+    ),
+)
