@@ -1,0 +1,221 @@
+// Average pools, uniform and adaptive.   y[n,c,p,q] = Σ over the pixels of window (p,q) of x[n,c,h,w] / divisor(p,q)
+//
+// Sums are of compute precision (float for 16-bit storage) and divided once. Backward gathers: each pixel adds up
+// grad / divisor of the windows over it, so no two threads write one place and the bits do not depend on their number.
+#include "avg_pool2d_kernel.h"
+
+#include "avg_pool2d_rows.h"
+#include "pool2d_channels.h"
+
+namespace cnnext::CNNEXT_ISA {
+
+// ---- NCHW, unevenly spaced windows: the rows of a window are added in vectors, its columns one by one ----------------
+
+template <typename C>
+struct UnevenScratch {
+  C* row;       // [size] forward: the sum of a window's rows; [windows] backward: gradients of a row of windows
+  C* divisors;  // [windows]
+
+  UnevenScratch(const PoolPlan& plan, Arena& arena)
+      : row(arena.take<C>(larger(plan.columns.size, plan.columns.windows) + kLanes<C>)),
+        divisors(arena.take<C>(plan.columns.windows + kLanes<C>)) {}
+
+  void start(const PoolAxis& columns) {
+    for (int64_t q = 0; q < columns.windows; ++q) divisors[q] = static_cast<C>(columns.window[q].divisor);
+    for (int64_t q = 0; q < kLanes<C>; ++q) divisors[columns.windows + q] = 1;
+  }
+};
+
+template <typename T>
+static void forward_uneven(const PoolPlan& plan, const T* x, T* y, void* memory, int64_t begin, int64_t end) {
+  using C = compute_t<T>;
+  const PoolAxis &rows = plan.rows, &columns = plan.columns;
+  Arena arena(memory);
+  C* sums = UnevenScratch<C>(plan, arena).row;
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const PoolWindow& window = rows.window[unit % rows.windows];
+    const int64_t count = window.end_tap - window.first_tap;
+    const int64_t first = (unit / rows.windows * rows.size + window.origin + window.first_tap) * columns.size;
+    const int64_t readable = plan.inputs() - first - (count - 1) * columns.size;
+    for (int64_t w = 0; w < columns.size; w += kLanes<C>) {
+      store(sums + w, sum_rows(x + first + w, count, columns.size, readable - w));
+    }
+    for (int64_t q = 0; q < columns.windows; ++q) {
+      const PoolWindow& column = columns.window[q];
+      C sum = 0;
+      for (int64_t s = column.first_tap; s < column.end_tap; ++s) sum += sums[column.origin + s];
+      y[unit * columns.windows + q] = from_compute<T>(sum / static_cast<C>(window.divisor * column.divisor));
+    }
+  }
+}
+
+template <typename T>
+static void backward_uneven(const PoolPlan& plan, const T* grad, T* grad_x, void* memory, int64_t begin, int64_t end) {
+  using C = compute_t<T>;
+  const PoolAxis &rows = plan.rows, &columns = plan.columns;
+  Arena arena(memory);
+  UnevenScratch<C> scratch(plan, arena);
+  scratch.start(columns);
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const int64_t h = unit % rows.size;
+    if (unit == begin || h == 0 || !same_cover(rows.cover[h], rows.cover[h - 1])) {
+      const int64_t plane = unit / rows.size * rows.windows * columns.windows;
+      window_gradients(plan, rows.cover[h], scratch.divisors, grad, plane, scratch.row);
+    }
+    for (int64_t w = 0; w < columns.size; ++w) {
+      const PoolCover& column = columns.cover[w];
+      C sum = 0;
+      for (int64_t k = 0; k < column.count; ++k) sum += scratch.row[column.window + k * columns.window_step];
+      grad_x[unit * columns.size + w] = from_compute<T>(sum);
+    }
+  }
+}
+
+// ---- NCHW, one window as wide as the image: its rows are one run of memory --------------------------------------------
+
+template <typename T>
+static void forward_wide(const PoolPlan& plan, const T* x, T* y, void*, int64_t begin, int64_t end) {
+  using C = compute_t<T>;
+  constexpr int64_t L = kLanes<C>;
+  const PoolAxis& rows = plan.rows;
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const PoolWindow& window = rows.window[unit % rows.windows];
+    const int64_t first = unit / rows.windows * rows.size + window.origin + window.first_tap;
+    const T* run = x + first * plan.columns.size;
+    const int64_t length = (window.end_tap - window.first_tap) * plan.columns.size;
+    Vec<C> sum[4] = {};
+    int64_t i = 0;
+    for (; i + 4 * L <= length; i += 4 * L) {
+      for (int64_t j = 0; j < 4; ++j) sum[j] += load(run + i + j * L);
+    }
+    for (; i < length; i += L) sum[0] += load_first(run + i, length - i);
+    const C total = tree_sum<C>((sum[0] + sum[1]) + (sum[2] + sum[3]));
+    y[unit] = from_compute<T>(total / static_cast<C>(window.divisor * plan.columns.window[0].divisor));
+  }
+}
+
+template <typename T>
+static void backward_wide(const PoolPlan& plan, const T* grad, T* grad_x, void*, int64_t begin, int64_t end) {
+  using C = compute_t<T>;
+  const PoolAxis& rows = plan.rows;
+  const int64_t column_divisor = plan.columns.window[0].divisor;
+  for (int64_t unit = begin, next; unit < end; unit = next) {
+    const int64_t h = unit % rows.size;
+    const PoolCover& cover = rows.cover[h];
+    next = unit + 1;
+    while (next < end && next % rows.size > h && same_cover(rows.cover[next % rows.size], cover)) ++next;
+    C sum = 0;
+    for (int64_t k = 0; k < cover.count; ++k) {
+      const int64_t p = cover.window + k * rows.window_step;
+      const C divisor = static_cast<C>(rows.window[p].divisor * column_divisor);
+      sum += to_compute(grad[unit / rows.size * rows.windows + p]) / divisor;
+    }
+    const int64_t last = next * plan.columns.size, writable = end * plan.columns.size;
+    for (int64_t i = unit * plan.columns.size; i < last; i += kLanes<C>) {
+      store_first(grad_x + i, broadcast(sum), writable - i);
+    }
+  }
+}
+
+// ---- NHWC -----------------------------------------------------------------------------------------------------------
+
+template <typename T, int kVectors, typename C = compute_t<T>>
+CNNEXT_INLINE void average_pixel(const PoolPlan& plan, const PoolWindow& row, const PoolWindow& column, const T* x,
+                                 int64_t readable, T* y, int64_t writable) {
+  Vec<C> sum[kVectors] = {};
+  for (int64_t r = row.first_tap; r < row.end_tap; ++r) {
+    for (int64_t s = column.first_tap; s < column.end_tap; ++s) {
+      const int64_t at = ((row.origin + r) * plan.columns.size + column.origin + s) * plan.channels;
+      for (int i = 0; i < kVectors; ++i) {
+        sum[i] += kVectors > 1 ? load(x + at + i * kLanes<C>) : load_first(x + at, readable - at);
+      }
+    }
+  }
+  const Vec<C> divisor = broadcast(static_cast<C>(row.divisor * column.divisor));
+  for (int i = 0; i < kVectors; ++i) store_first(y + i * kLanes<C>, sum[i] / divisor, writable - i * kLanes<C>);
+}
+
+template <typename T>
+static void forward_channels(const PoolPlan& plan, const T* x, T* y, void*, int64_t begin, int64_t end) {
+  using C = compute_t<T>;
+  const PoolAxis &rows = plan.rows, &columns = plan.columns;
+  const int64_t row_outputs = columns.windows * plan.channels;
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const PoolWindow& row = rows.window[unit % rows.windows];
+    const int64_t plane = unit / rows.windows * rows.size * columns.size * plan.channels;
+    for (int64_t q = 0; q < columns.windows; ++q) {
+      for_channels<C>(plan.channels, [&](auto vectors, int64_t c) {
+        const int64_t output = unit * row_outputs + q * plan.channels + c;
+        average_pixel<T, vectors.count>(plan, row, columns.window[q], x + plane + c, plan.inputs() - plane - c,
+                                        y + output, end * row_outputs - output);
+      });
+    }
+  }
+}
+
+// One vector of channels of a pixel of grad_x; `grad` is the plane's.
+template <typename T, typename C = compute_t<T>>
+CNNEXT_INLINE Vec<C> pixel_gradient(const PoolPlan& plan, const PoolCover& row, const PoolCover& column,
+                                    const T* grad, int64_t readable) {
+  const PoolAxis &rows = plan.rows, &columns = plan.columns;
+  Vec<C> sum{};
+  for (int64_t k = 0; k < row.count; ++k) {
+    const int64_t p = row.window + k * rows.window_step;
+    for (int64_t l = 0; l < column.count; ++l) {
+      const int64_t q = column.window + l * columns.window_step;
+      const int64_t at = (p * columns.windows + q) * plan.channels;
+      const C divisor = static_cast<C>(rows.window[p].divisor * columns.window[q].divisor);
+      sum += load_first(grad + at, readable - at) / broadcast(divisor);
+    }
+  }
+  return sum;
+}
+
+// A pixel under the same windows as its left neighbour is a copy of it, a row under those of the row above too.
+template <typename T>
+static void backward_channels(const PoolPlan& plan, const T* grad, T* grad_x, void*, int64_t begin, int64_t end) {
+  using C = compute_t<T>;
+  const PoolAxis &rows = plan.rows, &columns = plan.columns;
+  const int64_t row_inputs = columns.size * plan.channels;
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const int64_t h = unit % rows.size;
+    T* out = grad_x + unit * row_inputs;
+    if (unit > begin && h > 0 && same_cover(rows.cover[h], rows.cover[h - 1])) {
+      std::memcpy(out, out - row_inputs, static_cast<size_t>(row_inputs) * sizeof(T));
+      continue;
+    }
+    const int64_t plane = unit / rows.size * rows.windows * columns.windows * plan.channels;
+    for (int64_t w = 0; w < columns.size; ++w) {
+      const bool copies = w > 0 && same_cover(columns.cover[w], columns.cover[w - 1]);
+      for (int64_t c = 0; c < plan.channels; c += kLanes<C>) {
+        T* pixel = out + w * plan.channels + c;
+        const int64_t writable = grad_x + end * row_inputs - pixel;
+        const Vec<C> v = copies ? load_first(pixel - plan.channels, writable)
+                                : pixel_gradient(plan, rows.cover[h], columns.cover[w], grad + plane + c,
+                                                 plan.outputs() - plane - c);
+        store_first(pixel, v, writable);
+      }
+    }
+  }
+}
+
+template <typename T>
+static int64_t scratch_bytes(const PoolPlan& plan) {
+  Arena even(nullptr), uneven(nullptr);
+  if (plan.columns.stride > 0) AverageRows<compute_t<T>>(plan, even);
+  UnevenScratch<compute_t<T>>(plan, uneven);
+  return larger(even.bytes(), uneven.bytes());
+}
+
+template <typename T>
+const AvgPool2dKernels<T>& avg_pool2d_kernels() {
+  static constexpr AvgPool2dKernels<T> table{
+      {forward_rows<T>, forward_uneven<T>, forward_wide<T>, forward_channels<T>},
+      {backward_rows<T>, backward_uneven<T>, backward_wide<T>, backward_channels<T>},
+      scratch_bytes<T>};
+  return table;
+}
+
+CNNEXT_INSTANTIATE_KERNELS(AvgPool2dKernels, avg_pool2d_kernels)
+
+}  // namespace cnnext::CNNEXT_ISA

@@ -1,0 +1,55 @@
+// Lanes across vectors: sorting them by parity and back, and summing them. For strided rows.
+#pragma once
+
+#include <utility>
+
+#include "vec.h"
+
+namespace cnnext::CNNEXT_ISA {
+
+// Each rule says which lane of the pair (a, b) goes to lane i of the result.
+template <int lanes>
+struct EvenLanes {
+  static constexpr int at(int i) { return 2 * i; }
+};
+template <int lanes>
+struct OddLanes {
+  static constexpr int at(int i) { return 2 * i + 1; }
+};
+template <int lanes>
+struct InterleaveLow {
+  static constexpr int at(int i) { return i / 2 + i % 2 * lanes; }
+};
+template <int lanes>
+struct InterleaveHigh {
+  static constexpr int at(int i) { return i / 2 + i % 2 * lanes + lanes / 2; }
+};
+
+template <typename T, typename Rule, int... I>
+CNNEXT_INLINE Vec<T> shuffle_lanes(Vec<T> a, Vec<T> b, std::integer_sequence<int, I...>) {
+#if defined(__clang__) || __GNUC__ >= 12
+  return __builtin_shufflevector(a, b, Rule::at(I)...);
+#else
+  return __builtin_shuffle(a, b, Mask<T>{Rule::at(I)...});
+#endif
+}
+
+template <typename T, template <int> typename Rule>
+CNNEXT_INLINE Vec<T> shuffle(Vec<T> a, Vec<T> b) {
+  return shuffle_lanes<T, Rule<kLanes<T>>>(a, b, std::make_integer_sequence<int, kLanes<T>>{});
+}
+
+// Σ over the lanes as a tree: log2(lanes) additions deep.
+template <typename T>
+CNNEXT_INLINE T tree_sum(Vec<T> v) {
+  for (int lanes = kLanes<T>; lanes > 1; lanes /= 2) v = shuffle<T, EvenLanes>(v, v) + shuffle<T, OddLanes>(v, v);
+  return v[0];
+}
+
+// As load_first, for any n: nothing is read where n ≤ 0.
+template <typename S>
+CNNEXT_INLINE Vec<compute_t<S>> load_up_to(const S* p, int64_t n) {
+  return n > 0 ? load_first(p, n) : Vec<compute_t<S>>{};
+}
+
+}  // namespace cnnext::CNNEXT_ISA
