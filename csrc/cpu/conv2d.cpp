@@ -1,14 +1,31 @@
 // conv2d on the CPU: checks, outputs, the choice of the algorithm, threads, registration.
+#include <cstdlib>
+#include <cstring>
+
+#include "conv2d_direct.h"
 #include "conv2d_implicit_gemm.h"
 
 namespace cnnext {
 
+enum class Conv2dAlgorithm { implicit_gemm, direct };
+
+// Which algorithm runs a pass: a function of the sizes and the layout alone. CNNEXT_CONV2D=direct or =implicit_gemm
+// in the environment overrides it, for tests and measurements.
+static Conv2dAlgorithm choose_algorithm(const Conv2dShape& shape, Conv2dPass pass, bool channels_last) {
+  if (direct_refuses(shape, pass)) return Conv2dAlgorithm::implicit_gemm;
+  if (const char* forced = std::getenv("CNNEXT_CONV2D")) {
+    return std::strcmp(forced, "direct") ? Conv2dAlgorithm::implicit_gemm : Conv2dAlgorithm::direct;
+  }
+  return chooses_direct(shape, pass, channels_last) ? Conv2dAlgorithm::direct : Conv2dAlgorithm::implicit_gemm;
+}
+
 // Checks what the three passes have in common and fills the sizes; input and weight are given by their sizes.
-static Conv2dShape conv2d_shape(const Sizes& input, const Sizes& weight, const Sizes& stride, const Sizes& padding,
-                                const Sizes& dilation, int64_t groups) {
+static Conv2dShape conv2d_shape(const Sizes& input, const Sizes& weight, const Sizes& stride,
+                                const Sizes& padding, const Sizes& dilation, int64_t groups) {
   check(input.size() == 4, "expected `input` with 4 dimensions, but got shape ", to_string(input));
   check(weight.size() == 4, "expected `weight` with 4 dimensions, but got shape ", to_string(weight));
-  for (int64_t size : input) check(size >= 0, "expected `input` of non-negative sizes, but got ", to_string(input));
+  for (int64_t size : input)
+    check(size >= 0, "expected `input` of non-negative sizes, but got ", to_string(input));
   check_pair(stride, "stride", 1);
   check_pair(padding, "padding", 0);
   check_pair(dilation, "dilation", 1);
@@ -22,13 +39,13 @@ static Conv2dShape conv2d_shape(const Sizes& input, const Sizes& weight, const S
         to_string(input));
   const auto out = [&](int d) {
     const int64_t span = dilation[d] * (weight[d + 2] - 1) + 1, room = input[d + 2] + 2 * padding[d];
-    check(span <= room, "expected `weight` to fit into `input`: the kernel spans ", span, " of dimension ", d + 2,
-          " but the padded input has ", room, " (`input` ", to_string(input), ", `weight` ", to_string(weight),
-          ", `padding` ", to_string(padding), ", `dilation` ", to_string(dilation), ")");
+    check(span <= room, "expected `weight` to fit into `input`: the kernel spans ", span, " of dimension ",
+          d + 2, " but the padded input has ", room, " (`input` ", to_string(input), ", `weight` ",
+          to_string(weight), ", `padding` ", to_string(padding), ", `dilation` ", to_string(dilation), ")");
     return (room - span) / stride[d] + 1;
   };
-  return {input[0],  input[1],   input[2],   input[3],   weight[0],   weight[2],   weight[3], out(0),
-          out(1),    stride[0],  stride[1],  padding[0], padding[1],  dilation[0], dilation[1], groups};
+  return {input[0], input[1],  input[2],  input[3],   weight[0],  weight[2],   weight[3],   out(0),
+          out(1),   stride[0], stride[1], padding[0], padding[1], dilation[0], dilation[1], groups};
 }
 
 static void check_grad(const Tensor& grad, const Conv2dShape& shape) {
@@ -37,7 +54,8 @@ static void check_grad(const Tensor& grad, const Conv2dShape& shape) {
 
 static Tensor conv2d(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
                      const Sizes& stride, const Sizes& padding, const Sizes& dilation, int64_t groups) {
-  const Conv2dShape shape = conv2d_shape(sizes_of(input), sizes_of(weight), stride, padding, dilation, groups);
+  const Conv2dShape shape =
+      conv2d_shape(sizes_of(input), sizes_of(weight), stride, padding, dilation, groups);
   check_same_dtype(input, "input", weight, "weight");
   if (bias) {
     check_shape(*bias, "bias", {shape.k});
@@ -49,6 +67,9 @@ static Tensor conv2d(const Tensor& input, const Tensor& weight, const std::optio
   const std::optional<Tensor> b = bias ? std::optional(contiguous_as(*bias, false)) : std::nullopt;
   dispatch_floating(input, "input", [&](auto tag) {
     using T = typename decltype(tag)::type;
+    if (choose_algorithm(shape, Conv2dPass::forward, channels_last) == Conv2dAlgorithm::direct) {
+      return direct_forward<T>(shape, x, w, b, output, channels_last);
+    }
     implicit_gemm_forward<T>(shape, x, w, b, output, channels_last);
   });
   return output;
@@ -65,6 +86,9 @@ static Tensor conv2d_backward_input(const Tensor& grad, const Tensor& weight, co
   const Tensor g = contiguous_as(grad, channels_last), w = contiguous_as(weight, is_channels_last(weight));
   dispatch_floating(grad, "grad", [&](auto tag) {
     using T = typename decltype(tag)::type;
+    if (choose_algorithm(shape, Conv2dPass::backward_input, channels_last) == Conv2dAlgorithm::direct) {
+      return direct_backward_input<T>(shape, g, w, grad_input, channels_last);
+    }
     implicit_gemm_backward_input<T>(shape, g, w, grad_input, channels_last);
   });
   return grad_input;
@@ -82,6 +106,9 @@ static std::tuple<Tensor, Tensor> conv2d_backward_weight(const Tensor& grad, con
   const Tensor g = contiguous_as(grad, channels_last), x = contiguous_as(input, channels_last);
   dispatch_floating(grad, "grad", [&](auto tag) {
     using T = typename decltype(tag)::type;
+    if (choose_algorithm(shape, Conv2dPass::backward_weight, channels_last) == Conv2dAlgorithm::direct) {
+      return direct_backward_weight<T>(shape, g, x, grad_weight, grad_bias, channels_last);
+    }
     implicit_gemm_backward_weight<T>(shape, g, x, grad_weight, grad_bias, channels_last);
   });
   return {grad_weight, grad_bias};

@@ -32,6 +32,23 @@ inline const char* direct_refuses(const Conv2dShape& shape, Conv2dPass pass) {
   return nullptr;
 }
 
+// Whether the direct algorithm is faster than the implicit GEMM, by measurement on one core: it always is
+// until the packing of the weights counts, except where channels_last makes the GEMM's operand lie ready (1×1
+// kernels, and the weight gradient of more than a few channels).
+inline bool direct_is_faster(const Conv2dShape& shape, Conv2dPass pass, bool channels_last) {
+  constexpr int64_t kMostProducts = 128 * 9, kFewChannels = 8, kFewFilters = 16;
+  const bool backward = pass == Conv2dPass::backward_input;
+  const int64_t taps = shape.r * shape.s, in = backward ? shape.group_k() : shape.group_c();
+  if (in * taps > kMostProducts) return false;
+  if (!channels_last || in <= kFewChannels) return true;
+  if (pass == Conv2dPass::backward_weight) return shape.group_k() <= kFewFilters;
+  return taps > 1;
+}
+
+inline bool chooses_direct(const Conv2dShape& shape, Conv2dPass pass, bool channels_last) {
+  return direct_is_faster(shape, pass, channels_last) && !direct_refuses(shape, pass);
+}
+
 template <typename T>
 void direct_gather(const Conv2dShape& shape, bool backward, const Tensor& source, const Tensor& weight,
                    const std::optional<Tensor>& bias, const Tensor& out, bool channels_last) {

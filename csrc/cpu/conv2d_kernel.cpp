@@ -179,6 +179,7 @@ static void gather(const Conv2dGather& gather, const compute_t<T>* source, const
   const int64_t width = tiles<T>(gather.out).channels, per_group = ceil_div(gather.out, width);
   const int64_t count = smaller(kTaskPixels, gather.pixels() - first), depth_all = gather.gemm_k();
   const int64_t panel_row = round_up(smaller(depth_all, kDepthBlock), int64_t{kGemmDepth}) * kGemmRows;
+  const int64_t chain = depth_all <= kChain ? kChain / 2 : kChain;
   C* panel = scratch;
   C* sums = panel + panel_row * kPanelTiles;  // [tile][pixel][lane]
   for (int64_t k0 = 0; k0 < depth_all; k0 += kDepthBlock) {
@@ -193,8 +194,8 @@ static void gather(const Conv2dGather& gather, const compute_t<T>* source, const
       C* c = sums + tile * kTaskPixels * width;
       for (int64_t m = 0; m < count; m += kGemmRows) {
         const C* a = panel + m / kGemmRows * panel_row;
-        for (int64_t k = 0; k < depth; k += kChain) {
-          const int64_t steps = smaller(kChain, depth - k);
+        for (int64_t k = 0; k < depth; k += chain) {
+          const int64_t steps = smaller(chain, depth - k);
           if (width == kLanes<C>) {
             gemm_rows<C, 1>(count - m, a + k * kGemmRows, b + k * width, c + m * width, width, steps, k0 + k > 0);
           } else {

@@ -16,7 +16,7 @@ inline constexpr int kWeightRows = 12;
 #else
 inline constexpr int kWeightRows = 6;
 #endif
-inline constexpr int64_t kStripPixels = 256;  // two channel vectors of so many pixels stay in L1
+inline constexpr int64_t kStripPixels = 64;  // summed in registers; longer chains of float additions lose bits
 
 // A strip of output rows as one tap and one block of input channels see it.
 template <typename C>

@@ -15,6 +15,7 @@ inline constexpr int kGemmRows = 6;
 #endif
 inline constexpr int kGemmDepth = 16;  // steps whose A values of one row lie side by side
 
+// With `accumulate` the sums of this call are added to c once they are complete: they do not lengthen its chain.
 // c[kRows][ldc] (+)= Σ_k a[k / 16][kGemmRows][k % 16] · b[k][kVectors vectors], k in [0, depth).
 template <typename C, int kRows, int kVectors>
 __attribute__((noinline)) void gemm_microkernel(const C* a, const C* b, C* c, int64_t ldc, int64_t depth,
@@ -24,7 +25,7 @@ __attribute__((noinline)) void gemm_microkernel(const C* a, const C* b, C* c, in
 #pragma GCC unroll 14
   for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) sum[i][v] = accumulate ? load(c + i * ldc + v * kL) : Vec<C>{};
+    for (int v = 0; v < kVectors; ++v) sum[i][v] = Vec<C>{};
   }
   for (; depth > 0; depth -= kGemmDepth, a += kGemmRows * kGemmDepth) {
     const int steps = depth < kGemmDepth ? static_cast<int>(depth) : kGemmDepth;
@@ -44,7 +45,10 @@ __attribute__((noinline)) void gemm_microkernel(const C* a, const C* b, C* c, in
 #pragma GCC unroll 14
   for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) store(c + i * ldc + v * kL, sum[i][v]);
+    for (int v = 0; v < kVectors; ++v) {
+      C* at = c + i * ldc + v * kL;
+      store(at, accumulate ? load(at) + sum[i][v] : sum[i][v]);
+    }
   }
 }
 
