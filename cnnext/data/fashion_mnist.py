@@ -53,8 +53,8 @@ def parse_idx(content: bytes, name: str) -> torch.Tensor:
 class FashionMNIST(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
     """Fashion-MNIST, whole in memory.
 
-    The files are looked for in ``root`` (or ``$CNNEXT_DATA``), in cnnext's cache and where Debian's package lays
-    them; else they are downloaded, into ``root`` or the cache, and checked by SHA-256.
+    The files are looked for in ``root`` (or ``$CNNEXT_DATA``), in cnnext's cache and where Debian's package
+    lays them; else they are downloaded, into ``root`` or the cache. They are checked by SHA-256.
 
     Args:
         root: a folder of the four ``*-ubyte.gz`` files, or where to put them.
@@ -119,9 +119,9 @@ class FashionMNIST(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
 class Loader:
     """Minibatches (images, targets) of a set that is whole in memory.
 
-    Each pass over it is one epoch. The order depends on ``seed`` and the number of the epoch alone, and is drawn on
-    the CPU: it is the same on every machine, and training can be taken up at any epoch. The last minibatch is
-    what is left over (96 for Fashion-MNIST's 60,000 and 128).
+    Each pass over it is one epoch. The order depends on ``seed`` and the number of the epoch alone, and is
+    drawn on the CPU: it is the same on every machine, and training can be taken up at any epoch. The last
+    minibatch is what is left over (96 for Fashion-MNIST's 60,000 and 128).
 
     Args:
         images: uint8 (N, C, H, W).
@@ -129,8 +129,8 @@ class Loader:
         batch_size: images in a minibatch.
         shuffle: draw a new order for each epoch.
         seed: of the orders.
-        resize: image size (h, w); bilinear with antialiasing, done for each minibatch as it is taken, because the
-            set at 224×224 would need 12 GB.
+        resize: image size (h, w); bilinear with antialiasing, done for each minibatch as it is taken, because
+            the set at 224×224 would need 12 GB.
         device: where the minibatches, and the set they are taken from, lie.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Get the files of Fashion-MNIST: from Debian's package where there is apt-get, else from the authors' pages."""
+"""Get the files of Fashion-MNIST: from Debian's package where there is apt-get, else from the authors."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cnnext.atomic import require_writable, written_beside
 from cnnext.data.files import SHA256, SYSTEM_FOLDER, DataError, check
+from cnnext.progress import progress_bar
 
 PACKAGE = "dataset-fashion-mnist"
 URLS = (
@@ -55,7 +56,7 @@ def ways_out(folder: Path, reasons: list[str]) -> str:
             f"  1. on Debian or Ubuntu: sudo apt install {PACKAGE}",
             f"  2. copy its four files ({', '.join(SHA256)}) from another machine into {folder}",
             f"     (they are at {URLS[0]})",
-            "  3. if they are in a folder already, name it: --data FOLDER, or CNNEXT_DATA=FOLDER in the environment",
+            "  3. if they are in a folder already, name it: --data FOLDER, or CNNEXT_DATA in the environment",
         ]
     )
 
@@ -67,7 +68,7 @@ def _place(folder: Path, name: str, packed: bytes, source: object) -> None:
 
 
 def _from_debian(folder: Path, wanted: list[str]) -> str | None:
-    """Download and unpack Debian's package in a temporary folder, which needs no root; the reason if that fails."""
+    """Download and unpack Debian's package, which needs no root; the reason if that fails."""
     if not shutil.which("apt-get") or not shutil.which("dpkg"):
         return "apt-get: not on this machine"
     print(f"cnnext: getting Fashion-MNIST (30 MB) into {folder} with apt-get", file=sys.stderr)
@@ -126,16 +127,10 @@ def _from_authors(folder: Path, wanted: list[str]) -> str | None:
 
 
 def _download(url: str) -> bytes:
-    from tqdm import tqdm  # not at the top: `import cnnext` stays light
-
     with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
         length = answer.headers.get("Content-Length")
-        name = url.rsplit("/", 1)[-1]
         parts = []
-        bar = tqdm(
-            total=int(length) if length else None, unit="B", unit_scale=True, desc=name, disable=None
-        )
-        with bar:
+        with progress_bar(int(length) if length else None, url.rsplit("/", 1)[-1], "B") as bar:
             while part := answer.read(1 << 16):
                 parts.append(part)
                 bar.update(len(part))

@@ -1,4 +1,4 @@
-"""The four files of Fashion-MNIST: where they may lie, how they are got, and the check that they are whole."""
+"""The four files of Fashion-MNIST: where they may lie, and the check that they are whole."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from cnnext.library import cache_folder
 
 SYSTEM_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of Debian's package dataset-fashion-mnist
 
-# SHA-256 of each file's unpacked content. Debian's files and the authors' hold the same data but differ in the gzip
-# header (name and time), so a hash of the packed file would refuse one of the two.
+# SHA-256 of each file's unpacked content. Debian's files and the authors' hold the same data but differ in
+# the gzip header (name and time), so a hash of the packed file would refuse one of the two.
 SHA256 = {
     "train-images-idx3-ubyte.gz": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     "train-labels-idx1-ubyte.gz": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
