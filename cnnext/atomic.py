@@ -10,7 +10,7 @@ from pathlib import Path
 
 @contextmanager
 def written_beside(target: Path) -> Iterator[Path]:
-    """A path beside ``target`` that takes its place when the block succeeds, and is removed when it does not."""
+    """A path beside ``target`` that takes its place if the block succeeds, and is removed if it does not."""
     beside = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         yield beside
