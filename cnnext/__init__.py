@@ -6,8 +6,10 @@ if library.cpu_unavailable is None:
     registration.register_namespace("cnnext")
 
 from cnnext import functional  # noqa: E402  (declares the ops; the namespace is registered first)
+from cnnext import nn  # noqa: E402
 from cnnext.backends import backend, backends  # noqa: E402
+from cnnext.nn.swap import swap, unswap  # noqa: E402
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "backend", "backends", "functional"]
+__all__ = ["__version__", "backend", "backends", "functional", "nn", "swap", "unswap"]

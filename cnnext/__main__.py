@@ -1,0 +1,7 @@
+"""``python -m cnnext``."""
+
+import sys
+
+from cnnext.cli import main
+
+sys.exit(main())
