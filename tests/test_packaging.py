@@ -39,7 +39,7 @@ def with_library(installation, built):
 def test_needs_only_the_c_functions_of_torch(built):
     needs, _, _ = elf_dynamic(built)
     assert any(name.startswith("aoti_torch_") for name in needs)
-    of_torch = re.compile(r"N[rVK]*(2at|3c10|6caffe2|5torch)\d")  # a mangled name inside namespace at, c10, …
+    of_torch = re.compile(r"N[rVKRO]*(2at|3c10|4c10d|6caffe2|5torch)\d")  # a mangled name inside namespace at, c10, …
     assert [name for name in needs if name.startswith("_Z") and of_torch.search(name)] == []
 
 
