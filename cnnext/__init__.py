@@ -5,8 +5,10 @@ from cnnext import library, registration
 if library.cpu_unavailable is None:
     registration.register_namespace("cnnext")
 
-from cnnext import functional  # noqa: E402  (declares the ops; the namespace is registered first)
-from cnnext import nn  # noqa: E402
+from cnnext import (
+    functional,  # noqa: E402  (declares the ops; the namespace is registered first)
+    nn,  # noqa: E402
+)
 from cnnext.backends import backend, backends  # noqa: E402
 from cnnext.nn.swap import swap, unswap  # noqa: E402
 

@@ -169,12 +169,7 @@ def cpu_stamp() -> str:
     csrc = SOURCE_ROOT / "csrc"
     schemas = (csrc / "library.cpp").read_bytes()
     everything = hashlib.sha256(repr(flags).encode() + schemas)
-    files = (
-        file
-        for folder in CPU_FOLDERS
-        for file in (csrc / folder).rglob("[!.]*")
-        if file.suffix in (".h", ".cpp")
-    )
+    files = (file for folder in CPU_FOLDERS for file in (csrc / folder).rglob("[!.]*") if file.suffix in (".h", ".cpp"))
     for file in sorted(files):
         content = file.read_bytes()
         everything.update(f"{file.relative_to(csrc)} {len(content)} ".encode() + content)

@@ -27,12 +27,14 @@ def require_writable(target: Path) -> None:
     Raises:
         OSError: it cannot; the text names ``target``.
     """
-    if target.exists() and not target.is_file():
-        raise OSError(f"{target} cannot be written: it is there and is not a file")
     trial = target.with_name(f".{target.name}.{os.getpid()}.trial")
     try:
+        if target.exists() and not target.is_file():
+            raise OSError("it is there and is not a file")
         target.parent.mkdir(parents=True, exist_ok=True)
         trial.touch()
         trial.unlink()
+    except FileExistsError as error:
+        raise OSError(f"{target} cannot be written: {target.parent} is not a folder") from error
     except OSError as error:
         raise OSError(f"{target} cannot be written: {error.strerror or error}") from error

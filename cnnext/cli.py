@@ -9,8 +9,6 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-
 import cnnext
 from cnnext.backends import AUTO, backends
 from cnnext.checkpoint import CheckpointError
@@ -25,7 +23,7 @@ from cnnext.commands import (
 )
 from cnnext.data import DataError
 from cnnext.plot import PlotError
-from cnnext.recipes import RECIPES
+from cnnext.recipes import RECIPES, is_out_of_memory
 from cnnext.train import TrainingError
 
 EXAMPLES = """examples:
@@ -77,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TrainingError as error:
         return _complain(error, FAILED)
     except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         return _complain("out of memory: try a smaller --batch-size or --resize", FAILED)
 
@@ -129,9 +127,7 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     _add_train_options(add("train", run_train, "train a model on Fashion-MNIST", TRAIN_EXAMPLES))
-    _add_compare_options(
-        add("compare", run_compare, "measure a model's layers beside torch's", COMPARE_EXAMPLES)
-    )
+    _add_compare_options(add("compare", run_compare, "measure a model's layers beside torch's", COMPARE_EXAMPLES))
     add("info", run_info, "tell versions, what is built, and which backend runs which op", INFO_EXAMPLES)
     return parser
 
@@ -160,26 +156,16 @@ def _add_train_options(command: argparse.ArgumentParser) -> None:
         help="go on from this checkpoint, with its settings (default: that of --checkpoint)",
     )
     command.add_argument("--plot", metavar="FILE.png", help="draw loss and accuracy (needs matplotlib)")
-    command.add_argument(
-        "--data", metavar="FOLDER", help="of the four *-ubyte.gz files, or where to put them"
-    )
+    command.add_argument("--data", metavar="FOLDER", help="of the four *-ubyte.gz files, or where to put them")
 
 
 def _add_compare_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", choices=list(RECIPES), default="lenet", help="(default: lenet)")
     _add_where(command)
-    command.add_argument(
-        "--batch-size", type=_count, metavar="N", help="images (default: 128 for lenet, else 4)"
-    )
-    command.add_argument(
-        "--resize", type=_count, metavar="N", help="size of the images (default: the model's)"
-    )
-    command.add_argument(
-        "--seed", type=_seed, default=0, metavar="N", help="of weights and images (default: 0)"
-    )
-    command.add_argument(
-        "--seconds", type=_positive, default=1.0, metavar="X", help="to spend on a layer (default: 1)"
-    )
+    command.add_argument("--batch-size", type=_count, metavar="N", help="images (default: 128 for lenet, else 4)")
+    command.add_argument("--resize", type=_count, metavar="N", help="size of the images (default: the model's)")
+    command.add_argument("--seed", type=_seed, default=0, metavar="N", help="of weights and images (default: 0)")
+    command.add_argument("--seconds", type=_positive, default=1.0, metavar="X", help="to spend on a layer (default: 1)")
 
 
 def _add_where(command: argparse.ArgumentParser) -> None:

@@ -39,9 +39,7 @@ def run_compare(options: argparse.Namespace) -> int:
     recipe = RECIPES[options.model]
     size, batch = options.resize or recipe.size, options.batch_size or recipe.compare_batch
     device = _choose_device(options)
-    ours, theirs = (
-        _build(options.model, size, options.seed, layers).to(device) for layers in (None, torch.nn)
-    )
+    ours, theirs = (_build(options.model, size, options.seed, layers).to(device) for layers in (None, torch.nn))
     generator = torch.Generator().manual_seed(options.seed)
     images = torch.rand(batch, 1, size, size, generator=generator).to(device)
     with progress_bar(len(our_layers(ours)) + 1, "compare", "layer") as bar:

@@ -85,9 +85,7 @@ def our_layers(model: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
     ]
 
 
-def _layer_inputs(
-    model: torch.nn.Module, images: torch.Tensor
-) -> list[tuple[str, torch.nn.Module, torch.Tensor]]:
+def _layer_inputs(model: torch.nn.Module, images: torch.Tensor) -> list[tuple[str, torch.nn.Module, torch.Tensor]]:
     """(name, layer, input) of each of our layers; an input needs a gradient where it does in training."""
     seen: dict[str, torch.Tensor] = {}
     layers = our_layers(model)
@@ -135,9 +133,7 @@ def _measure(
     return Row(name, shape, parity, ours, layouts[best], ("NCHW", "NHWC")[best])
 
 
-def _parity(
-    layer: torch.nn.Module, twin: torch.nn.Module, input: torch.Tensor, grad: torch.Tensor
-) -> list[Parity]:
+def _parity(layer: torch.nn.Module, twin: torch.nn.Module, input: torch.Tensor, grad: torch.Tensor) -> list[Parity]:
     names = [name for name, _ in layer.named_parameters()]
     wants_input = input.requires_grad or not names
 
@@ -154,14 +150,10 @@ def _parity(
 
     arguments = (input, grad, *(value for _, value in layer.named_parameters()))
     ours = results(copy.deepcopy(layer))(*arguments)
-    return measure_parity(
-        ours, results(copy.deepcopy(twin).double()), results(copy.deepcopy(twin)), *arguments
-    )
+    return measure_parity(ours, results(copy.deepcopy(twin).double()), results(copy.deepcopy(twin)), *arguments)
 
 
-def _medians(
-    contenders: Sequence[tuple[torch.nn.Module, torch.Tensor, torch.Tensor]], seconds: float
-) -> list[Seconds]:
+def _medians(contenders: Sequence[tuple[torch.nn.Module, torch.Tensor, torch.Tensor]], seconds: float) -> list[Seconds]:
     """Time forward and backward of each, in turns, so that what else the machine does hits all alike."""
     times: list[list[Seconds]] = [[] for _ in contenders]
     for contender in contenders:
@@ -170,10 +162,7 @@ def _medians(
     while len(times[0]) < 15 or (time.perf_counter() - start < seconds and len(times[0]) < 1000):
         for contender, taken in zip(contenders, times, strict=True):
             taken.append(_step(*contender))
-    return [
-        (median(forward for forward, _ in taken), median(backward for _, backward in taken))
-        for taken in times
-    ]
+    return [(median(forward for forward, _ in taken), median(backward for _, backward in taken)) for taken in times]
 
 
 def _step(layer: torch.nn.Module, input: torch.Tensor, grad: torch.Tensor) -> Seconds:

@@ -64,4 +64,11 @@ def build(name: str, size: int | None = None, seed: int = 0, layers: Any = None)
     try:
         return RECIPES[name].build(layers=layers).init((1, 1, size, size))
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
         raise ValueError(f"images of {size}×{size} do not fit {name}: {error}") from error
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch says so; on the CPU only its text does."""
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)

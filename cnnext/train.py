@@ -123,9 +123,7 @@ def fit(
 
 
 @torch.no_grad()
-def evaluate(
-    model: torch.nn.Module, loader: Batches, device: torch.device | str | None = None
-) -> tuple[float, float]:
+def evaluate(model: torch.nn.Module, loader: Batches, device: torch.device | str | None = None) -> tuple[float, float]:
     """Mean cross-entropy and accuracy over ``loader``, in evaluation mode; the model's mode is put back."""
     device = default_device() if device is None else torch.device(device)
     training = model.training

@@ -12,7 +12,8 @@ from cnnext.testing import (
     present_backends,
 )
 
-SHAPES = [((6, 8), (1, 2)), ((8, 6), (2, 1)), ((5, 5), (5, 5)), ((1, 1), (1, 1)), ((37, 53), (3, 7)), ((130, 67), (5, 4))]
+SHAPES = [((6, 8), (1, 2)), ((8, 6), (2, 1)), ((5, 5), (5, 5)), ((1, 1), (1, 1)), ((37, 53), (3, 7))]
+SHAPES += [((130, 67), (5, 4))]
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 
 

@@ -212,9 +212,7 @@ def test_sanitizers_find_the_fault(case, array_bytes, finding):
         assert done.stdout == "passed\n", done.stderr
     else:
         file, line = marked_line(f"planted: {case.split('/')[0]}")
-        assert done.returncode != 0 and finding in done.stderr and f"{file}:{line}" in done.stderr, (
-            done.stderr
-        )
+        assert done.returncode != 0 and finding in done.stderr and f"{file}:{line}" in done.stderr, done.stderr
 
 
 @pytest.mark.slow

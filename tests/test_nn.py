@@ -10,14 +10,17 @@ from cnnext import nn
 PAIRS = [
     (nn.Conv2d, torch.nn.Conv2d, (4, 6, 3), {"stride": 2, "padding": 1, "groups": 2}),
     (nn.Conv2d, torch.nn.Conv2d, (4, 6, (2, 3)), {"padding": "same", "bias": False}),
-    *((nn.Conv2d, torch.nn.Conv2d, (4, 6, 3), {"padding": (2, 1), "padding_mode": mode}) for mode in ("reflect", "replicate", "circular")),
+    *(
+        (nn.Conv2d, torch.nn.Conv2d, (4, 6, 3), {"padding": (2, 1), "padding_mode": mode})
+        for mode in ("reflect", "replicate", "circular")
+    ),
     (nn.MaxPool2d, torch.nn.MaxPool2d, (3,), {"stride": 2, "padding": 1, "ceil_mode": True}),
     (nn.AvgPool2d, torch.nn.AvgPool2d, (3,), {"stride": 2, "padding": 1, "count_include_pad": False}),
     (nn.AdaptiveAvgPool2d, torch.nn.AdaptiveAvgPool2d, ((3, None),), {}),
     (nn.BatchNorm2d, torch.nn.BatchNorm2d, (4,), {}),
     (nn.BatchNorm2d, torch.nn.BatchNorm2d, (4,), {"momentum": None}),
     (nn.BatchNorm2d, torch.nn.BatchNorm2d, (4,), {"affine": False, "track_running_stats": False}),
-]  # fmt: skip
+]
 
 
 @pytest.fixture(autouse=True)

@@ -21,9 +21,7 @@ def _stem(layers: Any) -> torch.nn.Sequential:
 
 
 def _head(num_classes: int, layers: Any) -> torch.nn.Sequential:
-    return torch.nn.Sequential(
-        layers.AdaptiveAvgPool2d((1, 1)), torch.nn.Flatten(), torch.nn.LazyLinear(num_classes)
-    )
+    return torch.nn.Sequential(layers.AdaptiveAvgPool2d((1, 1)), torch.nn.Flatten(), torch.nn.LazyLinear(num_classes))
 
 
 class ResNet(Model):

@@ -69,9 +69,7 @@ class ResNeXtBlock(torch.nn.Module):
         if groups < 1 or inner % groups:
             raise ValueError(f"groups={groups} must divide the bottleneck's {inner} channels")
         self.conv1 = layers.LazyConv2d(inner, kernel_size=1, stride=1)
-        self.conv2 = layers.LazyConv2d(
-            inner, kernel_size=3, stride=strides, padding=1, groups=inner // groups
-        )
+        self.conv2 = layers.LazyConv2d(inner, kernel_size=3, stride=strides, padding=1, groups=inner // groups)
         self.conv3 = layers.LazyConv2d(num_channels, kernel_size=1, stride=1)
         self.bn1, self.bn2, self.bn3 = (layers.LazyBatchNorm2d() for _ in range(3))
         self.conv4 = layers.LazyConv2d(num_channels, kernel_size=1, stride=strides) if use_1x1conv else None

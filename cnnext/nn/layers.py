@@ -38,14 +38,10 @@ class Corr2d(torch.nn.Module):
 class Conv2d(torch.nn.Conv2d):
     """``torch.nn.Conv2d`` through :func:`cnnext.functional.conv2d`; every ``padding_mode``."""
 
-    def _conv_forward(
-        self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
-    ) -> torch.Tensor:
+    def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         padding = self.padding
         if self.padding_mode != "zeros":
-            input = torch.nn.functional.pad(
-                input, self._reversed_padding_repeated_twice, mode=self.padding_mode
-            )
+            input = torch.nn.functional.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
             padding = (0, 0)
         return F.conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)  # type: ignore[arg-type]
 
@@ -53,20 +49,20 @@ class Conv2d(torch.nn.Conv2d):
 class LazyConv2d(torch.nn.LazyConv2d):
     """``torch.nn.LazyConv2d``: learns the number of input channels at its first call and becomes a :class:`Conv2d`."""
 
-    cls_to_become = Conv2d  # type: ignore[assignment]
+    cls_to_become = Conv2d
 
 
 class MaxPool2d(torch.nn.MaxPool2d):
     """``torch.nn.MaxPool2d`` through :func:`cnnext.functional.max_pool2d`."""
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+    def forward(self, input: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """Pool (N, C, H, W) or (C, H, W); with ``return_indices`` a pair of values and positions."""
         return F.max_pool2d(
             input,
-            self.kernel_size,  # type: ignore[arg-type]
-            self.stride,  # type: ignore[arg-type]
-            self.padding,  # type: ignore[arg-type]
-            self.dilation,  # type: ignore[arg-type]
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
             self.ceil_mode,
             self.return_indices,
         )
@@ -79,9 +75,9 @@ class AvgPool2d(torch.nn.AvgPool2d):
         """Pool (N, C, H, W) or (C, H, W)."""
         return F.avg_pool2d(
             input,
-            self.kernel_size,  # type: ignore[arg-type]
-            self.stride,  # type: ignore[arg-type]
-            self.padding,  # type: ignore[arg-type]
+            self.kernel_size,
+            self.stride,
+            self.padding,
             self.ceil_mode,
             self.count_include_pad,
             self.divisor_override,
@@ -125,4 +121,4 @@ class BatchNorm2d(torch.nn.BatchNorm2d):
 class LazyBatchNorm2d(torch.nn.LazyBatchNorm2d):
     """``torch.nn.LazyBatchNorm2d``: learns the channels at its first call and becomes a :class:`BatchNorm2d`."""
 
-    cls_to_become = BatchNorm2d  # type: ignore[assignment]
+    cls_to_become = BatchNorm2d

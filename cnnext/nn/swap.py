@@ -92,7 +92,7 @@ def _change_classes(
             reason = _reason_to_leave(module) if classes is OURS else None
             if reason is None:
                 module.__class__ = wanted
-                report.swapped[name] = f"cnnext.nn.{wanted.__name__}" if classes is OURS else f"torch.nn.{wanted.__name__}"
+                report.swapped[name] = f"{'cnnext' if classes is OURS else 'torch'}.nn.{wanted.__name__}"
             else:
                 report.left[name] = reason
         elif isinstance(module, RELATED) and type(module) not in already:
@@ -118,5 +118,5 @@ def _reason_for_class(module: torch.nn.Module) -> str:
         return "it is parametrized, so its class is one made by torch.nn.utils.parametrize"
     base = next((known for known in OURS if isinstance(module, known)), None)
     if base is not None:
-        return f"{kind.__module__}.{kind.__qualname__} is a subclass of torch.nn.{base.__name__} and may compute otherwise"
+        return f"{kind.__module__}.{kind.__qualname__} subclasses torch.nn.{base.__name__} and may compute otherwise"
     return f"cnnext has no layer for {kind.__module__}.{kind.__qualname__}"

@@ -61,15 +61,11 @@ def _fake(input: torch.Tensor, output_size: Any) -> torch.Tensor:
     if input.dim() != 4:
         raise RuntimeError(f"expected `input` with 4 dimensions, but got shape {list(input.shape)}")
     if len(output_size) != 2 or any(size < 0 for size in output_size):
-        raise RuntimeError(
-            f"expected `output_size` to be two integers of at least 0, but got {list(output_size)}"
-        )
+        raise RuntimeError(f"expected `output_size` to be two integers of at least 0, but got {list(output_size)}")
     n, c, h, w = input.shape
     p, q = output_size
     if (h == 0 or w == 0) and (p != 1 or q != 1):
-        raise RuntimeError(
-            f"expected `input` with height and width of at least 1, but got shape {list(input.shape)}"
-        )
+        raise RuntimeError(f"expected `input` with height and width of at least 1, but got shape {list(input.shape)}")
     return new_empty(input, (n, c, p, q))
 
 

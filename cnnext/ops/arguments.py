@@ -10,9 +10,7 @@ import torch
 def require_tensor(value: Any, name: str) -> None:
     """Raise TypeError unless ``value`` is a tensor."""
     if not isinstance(value, torch.Tensor):
-        raise TypeError(
-            f"argument `{name}` must be a torch.Tensor, but got {type(value).__name__}: {value!r:.60}"
-        )
+        raise TypeError(f"argument `{name}` must be a torch.Tensor, but got {type(value).__name__}: {value!r:.60}")
 
 
 def require_optional_tensor(value: Any, name: str) -> None:
@@ -21,7 +19,7 @@ def require_optional_tensor(value: Any, name: str) -> None:
         require_tensor(value, name)
 
 
-def pair(value: Any, name: str) -> tuple[int, int]:
+def pair(value: Any, name: str) -> tuple[Any, Any]:
     """Return ``value`` as (height, width): an int stands for both, a sequence of one is repeated.
 
     Raises:

@@ -56,9 +56,7 @@ def avg_pool2d(
     _require_divisor(divisor_override)
     backend = choose("avg_pool2d", x)
     if backend is TORCH:
-        return torch.nn.functional.avg_pool2d(
-            input, kernel, steps, pad, ceil_mode, count_include_pad, divisor_override
-        )
+        return torch.nn.functional.avg_pool2d(input, kernel, steps, pad, ceil_mode, count_include_pad, divisor_override)
     output = backend.ops.avg_pool2d(x, kernel, steps, pad, ceil_mode, count_include_pad, divisor_override)
     return output.squeeze(0) if added else output
 
@@ -95,7 +93,7 @@ def _backward(ops: Any, ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
 
 def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
     grad, input_size, kernel_size, stride, padding, *divisor = inputs
-    axes = zip(input_size[2:], kernel_size, stride, padding, grad.shape[2:], strict=True)
+    axes: Any = zip(input_size[2:], kernel_size, stride, padding, grad.shape[2:], strict=True)
     ceil_mode = any(windows != window_count(*axis, 1, False) for *axis, windows in axes)
     ctx.forward_arguments = (kernel_size, stride, padding, ceil_mode, *divisor)
 

@@ -56,9 +56,7 @@ def batch_norm(
     _check_arguments(input, running_mean, running_var, weight, bias, training, momentum, eps)
     backend = choose("batch_norm", input)
     if backend is TORCH:
-        return torch.nn.functional.batch_norm(
-            input, running_mean, running_var, weight, bias, training, momentum, eps
-        )
+        return torch.nn.functional.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
     image = _as_image(input)
     if not training:
         output, _, _ = backend.ops.batch_norm(image, weight, bias, running_mean, running_var, False, eps)
@@ -103,18 +101,14 @@ def _check_arguments(
     if not training and running_mean is None:
         raise RuntimeError("`running_mean` and `running_var` must be given when training=False, but got None")
     if training and input.numel() == channels:
-        raise ValueError(
-            f"Expected more than 1 value per channel when training, got input size {input.shape}"
-        )
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
     if eps < 0 or (training and eps == 0):
         raise ValueError(f"batch_norm eps must be positive in training, else non-negative, but got {eps}")
 
 
 def _channels(input: torch.Tensor) -> int:
     if input.dim() < 2:
-        raise RuntimeError(
-            f"expected `input` with at least 2 dimensions, (N, C, …), but got shape {list(input.shape)}"
-        )
+        raise RuntimeError(f"expected `input` with at least 2 dimensions, (N, C, …), but got shape {list(input.shape)}")
     return input.shape[1]
 
 
@@ -136,9 +130,7 @@ def _check_op(input: torch.Tensor, **parameters: torch.Tensor | None) -> None:
         raise RuntimeError(f"expected `input` with 4 dimensions, but got shape {list(input.shape)}")
     for name, tensor in parameters.items():
         if tensor is not None and tensor.shape != (input.shape[1],):
-            raise RuntimeError(
-                f"expected `{name}` of shape [{input.shape[1]}], but got shape {list(tensor.shape)}"
-            )
+            raise RuntimeError(f"expected `{name}` of shape [{input.shape[1]}], but got shape {list(tensor.shape)}")
 
 
 def _fake(

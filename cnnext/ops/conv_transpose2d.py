@@ -55,9 +55,7 @@ def conv_transpose2d(
     input, weight, bias = _autocast(input, weight, bias)
     backend = choose("conv2d_backward_input", input)
     if backend is TORCH:
-        return torch.nn.functional.conv_transpose2d(
-            input, weight, bias, strides, paddings, extra, groups, dilations
-        )
+        return torch.nn.functional.conv_transpose2d(input, weight, bias, strides, paddings, extra, groups, dilations)
     _require_fit(input, weight, bias, groups)
     _require_range(strides, paddings, extra, dilations)
     batched = input if input.dim() == 4 else input.unsqueeze(0)
@@ -97,9 +95,7 @@ def _require_fit(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor |
     if isinstance(groups, bool) or not isinstance(groups, int):
         raise TypeError(f"argument `groups` must be an int, but got {groups!r}")
     if input.dim() not in (3, 4):
-        raise RuntimeError(
-            f"expected `input` of shape [N, C, H, W] or [C, H, W], but got {list(input.shape)}"
-        )
+        raise RuntimeError(f"expected `input` of shape [N, C, H, W] or [C, H, W], but got {list(input.shape)}")
     if weight.dim() != 4 or 0 in weight.shape[1:]:
         raise RuntimeError(f"expected `weight` of shape [C, K / groups, R, S], but got {list(weight.shape)}")
     channels = input.shape[-3]
@@ -111,14 +107,10 @@ def _require_fit(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor |
     if groups < 1 or channels % groups:
         raise RuntimeError(f"expected `groups` to divide the {channels} channels of `input`, but got {groups}")
     if bias is not None and tuple(bias.shape) != (weight.shape[1] * groups,):
-        raise RuntimeError(
-            f"expected `bias` of shape [{weight.shape[1] * groups}], but got {list(bias.shape)}"
-        )
+        raise RuntimeError(f"expected `bias` of shape [{weight.shape[1] * groups}], but got {list(bias.shape)}")
     for name, tensor in (("weight", weight), ("bias", bias)):
         if tensor is not None and tensor.dtype != input.dtype:
-            raise RuntimeError(
-                f"expected `{name}` of the dtype of `input`, {input.dtype}, but got {tensor.dtype}"
-            )
+            raise RuntimeError(f"expected `{name}` of the dtype of `input`, {input.dtype}, but got {tensor.dtype}")
 
 
 def _require_range(

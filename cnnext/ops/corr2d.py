@@ -48,7 +48,8 @@ def _output_shape(input: torch.Tensor, kernel: torch.Tensor) -> tuple[int, int]:
     (h, w), (r, s) = input.shape, kernel.shape
     if not (1 <= r <= h and 1 <= s <= w):
         raise RuntimeError(
-            f"expected `kernel` of shape [{r}, {s}] to have at least one tap and to fit into `input` of shape [{h}, {w}]"
+            f"expected `kernel` of shape [{r}, {s}] to have at least one tap "
+            f"and to fit into `input` of shape [{h}, {w}]"
         )
     return h - r + 1, w - s + 1
 

@@ -80,23 +80,17 @@ def corr2d_multi_in_out_1x1(input: torch.Tensor, kernel: torch.Tensor) -> torch.
     if tuple(kernel.shape[2:]) != (1, 1):
         raise RuntimeError(f"expected `kernel` of shape [K, C, 1, 1], but got {list(kernel.shape)}")
     if input.dtype != kernel.dtype:
-        raise RuntimeError(
-            f"expected `input` and `kernel` of one dtype, but got {input.dtype} and {kernel.dtype}"
-        )
+        raise RuntimeError(f"expected `input` and `kernel` of one dtype, but got {input.dtype} and {kernel.dtype}")
     c, h, w = input.shape
     k = kernel.shape[0]
     return (kernel.reshape(k, c) @ input.reshape(c, h * w)).reshape(k, h, w)
 
 
-def _require(
-    input: torch.Tensor, input_dim: int, kernel: torch.Tensor, kernel_dim: int, channel_dim: int
-) -> None:
+def _require(input: torch.Tensor, input_dim: int, kernel: torch.Tensor, kernel_dim: int, channel_dim: int) -> None:
     for name, tensor, dim in (("input", input, input_dim), ("kernel", kernel, kernel_dim)):
         require_tensor(tensor, name)
         if tensor.dim() != dim:
-            raise RuntimeError(
-                f"expected `{name}` with {dim} dimensions, but got shape {list(tensor.shape)}"
-            )
+            raise RuntimeError(f"expected `{name}` with {dim} dimensions, but got shape {list(tensor.shape)}")
     require_same_device("input", input, "kernel", kernel)
     if input.shape[0] != kernel.shape[channel_dim]:
         raise RuntimeError(

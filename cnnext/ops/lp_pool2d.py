@@ -49,7 +49,8 @@ def lp_pool2d(
     if not norm_type > 0:
         raise ValueError(f"argument `norm_type` must be above zero, but got {norm_type!r}")
     if math.isinf(norm_type):
-        return max_pool2d(input.abs(), kernel_size, stride, 0, 1, ceil_mode)
+        largest: Any = max_pool2d(input.abs(), kernel_size, stride, 0, 1, ceil_mode)
+        return largest
     powers = input.abs() if norm_type == 1 else _power(input.abs(), norm_type)
     sums = avg_pool2d(powers, kernel_size, stride, 0, ceil_mode, True, 1)
     return sums if norm_type == 1 else _power(sums, 1 / norm_type)

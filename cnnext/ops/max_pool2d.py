@@ -56,7 +56,8 @@ def max_pool2d(
     require_bool(return_indices, "return_indices")
     backend = choose("max_pool2d", x)
     if backend is TORCH:
-        return torch.nn.functional.max_pool2d(input, kernel, steps, pad, dil, ceil_mode, return_indices)
+        pool: Any = torch.nn.functional.max_pool2d  # its overloads know return_indices only as a literal
+        return pool(input, kernel, steps, pad, dil, ceil_mode, return_indices)
     output, tap = backend.ops.max_pool2d(x, kernel, steps, pad, dil, ceil_mode)
     output = output.squeeze(0) if added else output
     if not return_indices:

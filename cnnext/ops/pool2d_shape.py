@@ -23,9 +23,7 @@ def batched(input: torch.Tensor) -> tuple[torch.Tensor, bool]:
         return input, False
     if input.dim() == 3:
         return input.unsqueeze(0), True
-    raise RuntimeError(
-        f"expected `input` with 4 dimensions, or 3 without a batch, but got shape {list(input.shape)}"
-    )
+    raise RuntimeError(f"expected `input` with 4 dimensions, or 3 without a batch, but got shape {list(input.shape)}")
 
 
 def stride_pair(stride: Any, kernel_size: Pair) -> Pair:
@@ -70,9 +68,7 @@ def pool_output_shape(
         ("dilation", dilation, 1),
     ):
         if len(values) != 2 or any(value < least for value in values):
-            raise RuntimeError(
-                f"expected `{name}` to be two integers of at least {least}, but got {list(values)}"
-            )
+            raise RuntimeError(f"expected `{name}` to be two integers of at least {least}, but got {list(values)}")
     if any(pad > kernel // 2 for pad, kernel in zip(padding, kernel_size, strict=True)):
         raise RuntimeError(
             f"expected `padding` of at most half of `kernel_size`, but got {list(padding)} and {list(kernel_size)}"

@@ -56,9 +56,7 @@ def stochastic_pool2d(
     return (squares / sums.masked_fill(sums == 0, 1)).to(input.dtype)
 
 
-def _draw(
-    activations: torch.Tensor, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool
-) -> torch.Tensor:
+def _draw(activations: torch.Tensor, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool) -> torch.Tensor:
     with torch.no_grad():
         dtype = torch.float64 if activations.dtype == torch.float64 else torch.float32
         race = activations / torch.empty_like(activations, dtype=dtype).exponential_()

@@ -14,6 +14,7 @@ namespace cnnext {
 template <typename T>
 static auto choose_kernel(const PoolPlan& plan, bool channels_last, const typename AvgPool2dKernels<T>::Pass& pass) {
   if (channels_last) return pass.channels;
+  if (is_pairs(plan)) return pass.pairs;
   const PoolWindow* column = plan.columns.window;
   if (plan.columns.windows == 1 && column->end_tap - column->first_tap == plan.columns.size) return pass.wide;
   return rows_pay(plan) ? pass.rows : pass.uneven;
@@ -56,8 +57,10 @@ Tensor spread_windows(const Tensor& grad, const PoolTables& rows, const PoolTabl
       std::memset(grad_x.mutable_data_ptr(), 0, static_cast<size_t>(plan.inputs()) * sizeof(T));
       return;
     }
-    run_kernel<T>(plan, choose_kernel<T>(plan, channels_last, avg_pool2d_kernels<T>().backward), g, grad_x,
-                  plan.planes * plan.rows.size, 2 * plan.columns.size * plan.channels);
+    const auto kernel = choose_kernel<T>(plan, channels_last, avg_pool2d_kernels<T>().backward);
+    const bool pairs = kernel == avg_pool2d_kernels<T>().backward.pairs;
+    run_kernel<T>(plan, kernel, g, grad_x, plan.planes * (pairs ? plan.rows.windows : plan.rows.size),
+                  2 * plan.columns.size * plan.channels);
   });
   return grad_x;
 }

@@ -6,6 +6,7 @@
 
 #include "avg_pool2d_rows.h"
 #include "pool2d_channels.h"
+#include "pool2d_pairs.h"
 
 namespace cnnext::CNNEXT_ISA {
 
@@ -73,24 +74,36 @@ static void backward_uneven(const PoolPlan& plan, const T* grad, T* grad_x, void
 
 // ---- NCHW, one window as wide as the image: its rows are one run of memory --------------------------------------------
 
+// Several of them at a time: the lanes of kLanes sums are added up together, which ends in one vector of outputs.
+template <typename T, typename C = compute_t<T>>
+CNNEXT_INLINE Vec<C> sum_run(const T* run, int64_t length) {
+  constexpr int64_t L = kLanes<C>;
+  Vec<C> sum[4] = {};
+  int64_t i = 0;
+  for (; i + 4 * L <= length; i += 4 * L) {
+    for (int64_t j = 0; j < 4; ++j) sum[j] += load(run + i + j * L);
+  }
+  for (; i < length; i += L) sum[0] += load_first(run + i, length - i);
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
 template <typename T>
 static void forward_wide(const PoolPlan& plan, const T* x, T* y, void*, int64_t begin, int64_t end) {
   using C = compute_t<T>;
   constexpr int64_t L = kLanes<C>;
   const PoolAxis& rows = plan.rows;
-  for (int64_t unit = begin; unit < end; ++unit) {
-    const PoolWindow& window = rows.window[unit % rows.windows];
-    const int64_t first = unit / rows.windows * rows.size + window.origin + window.first_tap;
-    const T* run = x + first * plan.columns.size;
-    const int64_t length = (window.end_tap - window.first_tap) * plan.columns.size;
-    Vec<C> sum[4] = {};
-    int64_t i = 0;
-    for (; i + 4 * L <= length; i += 4 * L) {
-      for (int64_t j = 0; j < 4; ++j) sum[j] += load(run + i + j * L);
+  const int64_t width = plan.columns.size, column_divisor = plan.columns.window[0].divisor;
+  int64_t plane = begin / rows.windows, p = begin % rows.windows;
+  for (int64_t unit = begin; unit < end; unit += L) {
+    Vec<C> sums[L] = {}, divisors = broadcast(C{1});
+    for (int64_t lane = 0; lane < smaller(L, end - unit); ++lane) {
+      const PoolWindow& window = rows.window[p];
+      const T* run = x + (plane * rows.size + window.origin + window.first_tap) * width;
+      sums[lane] = sum_run(run, (window.end_tap - window.first_tap) * width);
+      divisors[lane] = static_cast<C>(window.divisor * column_divisor);
+      if (++p == rows.windows) p = 0, ++plane;
     }
-    for (; i < length; i += L) sum[0] += load_first(run + i, length - i);
-    const C total = tree_sum<C>((sum[0] + sum[1]) + (sum[2] + sum[3]));
-    y[unit] = from_compute<T>(total / static_cast<C>(window.divisor * plan.columns.window[0].divisor));
+    store_first(y + unit, tree_sums<C>(sums) / divisors, end - unit);
   }
 }
 
@@ -98,23 +111,49 @@ template <typename T>
 static void backward_wide(const PoolPlan& plan, const T* grad, T* grad_x, void*, int64_t begin, int64_t end) {
   using C = compute_t<T>;
   const PoolAxis& rows = plan.rows;
-  const int64_t column_divisor = plan.columns.window[0].divisor;
-  for (int64_t unit = begin, next; unit < end; unit = next) {
-    const int64_t h = unit % rows.size;
+  const int64_t width = plan.columns.size, column_divisor = plan.columns.window[0].divisor;
+  int64_t plane = begin / rows.size, h = begin % rows.size;
+  for (int64_t unit = begin; unit < end;) {
     const PoolCover& cover = rows.cover[h];
-    next = unit + 1;
-    while (next < end && next % rows.size > h && same_cover(rows.cover[next % rows.size], cover)) ++next;
+    int64_t next = h + 1;  // rows [h, next) lie under the same windows
+    while (next < rows.size && next - h < end - unit && same_cover(rows.cover[next], cover)) ++next;
     C sum = 0;
     for (int64_t k = 0; k < cover.count; ++k) {
       const int64_t p = cover.window + k * rows.window_step;
-      const C divisor = static_cast<C>(rows.window[p].divisor * column_divisor);
-      sum += to_compute(grad[unit / rows.size * rows.windows + p]) / divisor;
+      sum += to_compute(grad[plane * rows.windows + p]) / static_cast<C>(rows.window[p].divisor * column_divisor);
     }
-    const int64_t last = next * plan.columns.size, writable = end * plan.columns.size;
-    for (int64_t i = unit * plan.columns.size; i < last; i += kLanes<C>) {
-      store_first(grad_x + i, broadcast(sum), writable - i);
-    }
+    T* run = grad_x + unit * width;
+    const int64_t writable = (end - unit) * width;
+    for (int64_t i = 0; i < (next - h) * width; i += kLanes<C>) store_first(run + i, broadcast(sum), writable - i);
+    unit += next - h;
+    h = next;
+    if (h == rows.size) h = 0, ++plane;
   }
+}
+
+// ---- NCHW, 2×2 ----------------------------------------------------------------------------------------------
+
+template <typename T>
+static void forward_pairs(const PoolPlan& plan, const T* x, T* y, void*, int64_t begin, int64_t end) {
+  using C = compute_t<T>;
+  const Vec<C> divisor = broadcast(static_cast<C>(plan.rows.window[0].divisor * plan.columns.window[0].divisor));
+  for_pair_windows(plan, x, begin, end,
+                   [&](Vec<C> a0, Vec<C> a1, Vec<C> b0, Vec<C> b1, int64_t output, int64_t writable) {
+                     const Vec<C> low = a0 + b0, high = a1 + b1;
+                     const Vec<C> sum = shuffle<C, EvenLanes>(low, high) + shuffle<C, OddLanes>(low, high);
+                     store_first(y + output, sum / divisor, writable);
+                   });
+}
+
+template <typename T>
+static void backward_pairs(const PoolPlan& plan, const T* grad, T* grad_x, void*, int64_t begin, int64_t end) {
+  using C = compute_t<T>;
+  const Vec<C> divisor = broadcast(static_cast<C>(plan.rows.window[0].divisor * plan.columns.window[0].divisor));
+  const int64_t outputs = plan.outputs();
+  for_pair_pixels(plan, grad_x, begin, end, [&](int64_t output) {
+    const Vec<C> g = load_first(grad + output, outputs - output) / divisor;
+    return PairGradients<C>{g, g, g, g};
+  });
 }
 
 // ---- NHWC -----------------------------------------------------------------------------------------------------------
@@ -210,8 +249,8 @@ static int64_t scratch_bytes(const PoolPlan& plan) {
 template <typename T>
 const AvgPool2dKernels<T>& avg_pool2d_kernels() {
   static constexpr AvgPool2dKernels<T> table{
-      {forward_rows<T>, forward_uneven<T>, forward_wide<T>, forward_channels<T>},
-      {backward_rows<T>, backward_uneven<T>, backward_wide<T>, backward_channels<T>},
+      {forward_pairs<T>, forward_rows<T>, forward_wide<T>, forward_uneven<T>, forward_channels<T>},
+      {backward_pairs<T>, backward_rows<T>, backward_wide<T>, backward_uneven<T>, backward_channels<T>},
       scratch_bytes<T>};
   return table;
 }

@@ -3,8 +3,7 @@
 //   grad_x = weight / sqrt(var + eps) · (grad − mean(grad) − x̂·mean(grad·x̂))
 // where the last two terms belong to the batch's statistics and vanish without training.
 //
-// One pass over grad and x for both sums, one for grad_x. Sums of at most kAdditions values are taken in
-// compute precision, those of the blocks in double.
+// One pass over grad and x for both sums, one for grad_x.
 #include "batch_norm_kernel.h"
 #include "batch_norm_walk.h"
 
@@ -15,21 +14,21 @@ namespace {
 template <typename T>
 void sums_of_channel(Patches patch, const T* grad, const T* x, compute_t<T> center, double& total_grad,
                      double& total_product) {
-  using C = compute_t<T>;
-  const Vec<C> centers = broadcast(center);
+  using S = sum_t<T>;
+  const Vec<S> centers = broadcast(static_cast<S>(center));
   total_grad = total_product = 0;
   while (patch.next()) {
-    Vec<C> sums[kAccumulators]{}, products[kAccumulators]{};
+    Vec<S> sums[kAccumulators]{}, products[kAccumulators]{};
     for (int64_t r = 0; r < patch.runs; ++r) {
       const T *grad_run = grad + patch.offset + r * patch.pitch, *x_run = x + patch.offset + r * patch.pitch;
-      for_each_vector_once<C>(patch.length, [&](int64_t i, int64_t skip, int64_t n, int j) {
-        const Vec<C> g = counted<C>(load_first(grad_run + i, n), skip, n);
+      for_each_vector_once<S>(patch.length, [&](int64_t i, int64_t skip, int64_t n, int j) {
+        const Vec<S> g = counted<S>(load_for_sum(grad_run + i, n), skip, n);
         sums[j] += g;
-        products[j] = g * (load_first(x_run + i, n) - centers) + products[j];
+        products[j] = g * (load_for_sum(x_run + i, n) - centers) + products[j];
       });
     }
-    total_grad += total<C>(sums);
-    total_product += total<C>(products);
+    total_grad += total<S>(sums);
+    total_product += total<S>(products);
   }
 }
 

@@ -106,20 +106,60 @@ CNNEXT_INLINE void for_each_vector(int64_t begin, int64_t end, const Step& step)
   step(end - L, L);
 }
 
+// kLanes<double> floats from p on, in double. (g++ 12 makes two conversions of __builtin_convertvector.)
+CNNEXT_INLINE Vec<double> load_wide(const float* p) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Vec<double>>(_mm512_cvtps_pd(_mm256_loadu_ps(p)));
+#elif defined(__AVX2__)
+  return reinterpret_cast<Vec<double>>(_mm256_cvtps_pd(_mm_loadu_ps(p)));
+#else
+  Vec<double> wide;
+  for (int i = 0; i < kLanes<double>; ++i) wide[i] = static_cast<double>(p[i]);
+  return wide;
+#endif
+}
+
 // Σ over the lanes of kAccumulators vectors, in double.
 template <typename C, typename V = Vec<C>>
 CNNEXT_INLINE double total(const V* sums) {
   const V sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-  Vec<double> wide{};
-  if constexpr (sizeof(C) == sizeof(double)) {
-    wide = sum;
+  if constexpr (__is_same(C, double)) {
+    return horizontal_sum<double>(sum);
   } else {
-    typedef C Half __attribute__((vector_size(kVectorBytes / 2)));
-    Half halves[2];
-    std::memcpy(halves, &sum, sizeof sum);
-    wide = __builtin_convertvector(halves[0], Vec<double>) + __builtin_convertvector(halves[1], Vec<double>);
+    float lanes[kLanes<float>];
+    store(lanes, sum);
+    return horizontal_sum<double>(load_wide(lanes) + load_wide(lanes + kLanes<double>));
   }
-  return horizontal_sum<double>(wide);
+}
+
+// What the sums of the gradients are taken in, in NCHW: double where float would add more error to them than
+// rounding the inputs did. 16-bit inputs carry more than that.
+template <typename T>
+struct SumType {
+  using type = double;
+};
+template <>
+struct SumType<half_t> {
+  using type = float;
+};
+template <>
+struct SumType<bfloat16_t> {
+  using type = float;
+};
+template <typename T>
+using sum_t = typename SumType<T>::type;
+
+// The first n values as sum_t<T>, like load_first.
+template <typename T>
+CNNEXT_INLINE Vec<sum_t<T>> load_for_sum(const T* p, int64_t n) {
+  if constexpr (__is_same(T, float)) {
+    if (n >= kLanes<double>) return load_wide(p);
+    Vec<double> wide{};
+    for (int64_t i = 0; i < n; ++i) wide[i] = static_cast<double>(p[i]);
+    return wide;
+  } else {
+    return load_first(p, n);
+  }
 }
 
 // values[channel] → values[channel · fold …], in place from the end, for the coefficients of folded columns.

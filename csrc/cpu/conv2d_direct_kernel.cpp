@@ -24,6 +24,7 @@ struct GatherJob {
   T* out;
   C* packed_weight;
   C* packed_bias;
+  C* totals;
   C* packed_source;
   C* buffer;
   int64_t* tap_counts;  // [phase]
@@ -168,10 +169,12 @@ static void compute_band(const GatherJob<T, C>& job, int64_t step, T* image, int
   tile.x_step = depthwise ? plan.w.source_step * plan.vector : plan.vector;
   tile.weight = job.packed_weight + plan.weight_step * step;
   tile.offsets = job.offsets;
+  tile.totals = job.totals;
   for (int64_t a = 0; a < plan.h.out_step; ++a) {
     tile.rows = smaller(first + rows, plan.h.count(a)) - first;
     for (int64_t b = 0; b < plan.w.out_step; ++b) {
       tile.taps = job.tap_counts[a * plan.w.out_step + b];
+      tile.segment = segment_of(tile.taps);
       const int64_t cols = plan.w.count(b);
       for (int64_t block = 0, width; block < plan.out; block += width) {
         width = block_width(plan, block);
@@ -196,20 +199,12 @@ static void gather(const GatherPlan& plan, const T* source, const T* weight, con
   using C = compute_t<T>;
   C* packed = static_cast<C*>(scratch);
   C* const packed_bias = packed + plan.weight_size;
-  C* const packed_source = packed_bias + plan.bias_size;
+  C* const totals = packed_bias + plan.bias_size;
+  C* const packed_source = totals + plan.totals_size();
   C* const buffer = packed_source + plan.source_size;
   auto* counts = reinterpret_cast<int64_t*>(buffer + plan.store_size);
-  const GatherJob<T> job{plan,
-                         source,
-                         weight,
-                         bias,
-                         out,
-                         packed,
-                         packed_bias,
-                         packed_source,
-                         buffer,
-                         counts,
-                         counts + plan.phases()};
+  const GatherJob<T> job{plan,        source, weight,        bias,   out,    packed,
+                         packed_bias, totals, packed_source, buffer, counts, counts + plan.phases()};
   pack_weights(job);
   pack_bias(job);
   list_offsets(job);

@@ -106,8 +106,7 @@ static void pack_row_of_vectors(const GatherPlan& plan, const ImageView<const T>
   fill_zero(to + end * kLanes<C>, (pitch - end) * kLanes<C>);
 }
 
-// ---- results
-// ------------------------------------------------------------------------------------------------
+// ---- results ----
 
 // buffer[channel][row][col] into the image.
 template <typename T, typename C = compute_t<T>>

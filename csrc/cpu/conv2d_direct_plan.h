@@ -64,7 +64,8 @@ struct GatherPlan {
   }
   int64_t taps() const { return h.taps * w.taps; }
   int64_t phases() const { return h.out_step * w.out_step; }
-  int64_t scratch() const { return weight_size + bias_size + source_size + store_size; }
+  int64_t totals_size() const { return 28 * vector; }  // the sums of the largest tile
+  int64_t scratch() const { return weight_size + bias_size + totals_size() + source_size + store_size; }
   int64_t scratch_bytes(int64_t compute_size) const { return scratch() * compute_size + offsets * 8; }
 };
 

@@ -35,8 +35,7 @@ static void add_grad(const TapsJob<C>& job, const C* grad, C* sum) {
   store(sum, load(sum) + ((total[0] + total[1]) + (total[2] + total[3])));
 }
 
-// ---- lanes over pixels, or over channels that do not mix
-// ----------------------------------------------------------
+// ---- lanes over pixels, or over channels that do not mix ----
 
 // sum[k][t] += grad[k] · x[t] at column `at`. Lanes past a row's end hold other columns of x, perhaps Inf or
 // NaN, which must not meet the zero that stands there for the gradient: the mask clears them.
@@ -114,8 +113,7 @@ static void taps_tiles(const TapsJob<C>& job, const int64_t* offsets, int64_t ta
   }
 }
 
-// ---- lanes over output channels
-// -----------------------------------------------------------------------------------
+// ---- lanes over output channels ----
 
 // A run is a row of neighbouring taps of one column phase: one pointer and constant distances serve all of
 // them.

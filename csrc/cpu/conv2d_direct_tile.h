@@ -19,17 +19,44 @@ struct TileJob {
   int64_t x_row, x_step;  // to the next row, and to the next vector (pixels, depthwise) or pixel (channels)
   const C* weight;
   const int64_t* offsets;
-  int64_t taps;
+  int64_t taps, segment;  // taps are summed in segments, and those in `totals`
+  C* totals;              // scratch for the sums of a tile
   const C* bias;
   C* y;
   int64_t y_row, y_step, y_channel;
   int64_t rows, cols;  // cols: vectors (pixels, depthwise) or pixels (channels)
-  int64_t full,
-      last;  // lanes to store of every vector, and of the last one: in a row for pixels, else of a pixel
+  // Lanes to store of every vector, and of the last one: of a row for pixels lanes, else of a pixel.
+  int64_t full, last;
 };
 
-// ---- lanes over pixels, or over channels that do not mix
-// ----------------------------------------------------------
+// The rounding errors of a sum of n terms one after the other grow with n; in segments of L they grow with
+// L + n / L, at the price of one addition in memory for every L multiply-adds. Returns L for n = taps.
+constexpr int64_t segment_of(int64_t taps) {
+  constexpr int64_t kLongest = 32;
+  return taps > kLongest ? ceil_div(taps, ceil_div(taps, kLongest)) : taps;
+}
+
+// A tile's sums so far, added to the totals; or, when `finish`, the totals or the bias added to the sums.
+template <typename C, int kRows, int kCols, typename Bias>
+CNNEXT_INLINE void end_segment(const TileJob<C>& job, Vec<C> (&sum)[kRows][kCols], bool first, bool finish,
+                               const Bias& bias) {
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 14
+    for (int j = 0; j < kCols; ++j) {
+      C* const total = job.totals + (i * kCols + j) * kLanes<C>;
+      const Vec<C> whole = sum[i][j] + (first ? bias(i) : load(total));
+      if (finish) {
+        sum[i][j] = whole;
+      } else {
+        store(total, whole);
+        sum[i][j] = Vec<C>{};
+      }
+    }
+  }
+}
+
+// ---- lanes over pixels, or over channels that do not mix ----
 
 // Vectors that share each loaded weight, for a block of kChannels output channels: sums, sources and one
 // weight fill the registers.
@@ -48,25 +75,30 @@ struct TileVectors {
 template <typename C, int kChannels, bool kDepthwise>
 static void vector_tile(const TileJob<C>& job, const TileVectors<C, vectors_per_tile(kChannels)>& at) {
   constexpr int kVectors = vectors_per_tile(kChannels);
-  Vec<C> sum[kChannels][kVectors];
-#pragma GCC unroll 8
-  for (int k = 0; k < kChannels; ++k) {
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) sum[k][v] = kDepthwise ? load(job.bias) : broadcast(job.bias[k]);
-  }
+  const auto bias = [&](int k) { return kDepthwise ? load(job.bias) : broadcast(job.bias[k]); };
+  Vec<C> sum[kChannels][kVectors] = {};
   const C* weight = job.weight;
-  for (int64_t t = 0; t < job.taps; ++t) {
-    const int64_t offset = job.offsets[t];
-    Vec<C> x[kVectors];
+  for (int64_t t = 0;;) {
+    const bool first = t == 0;
+    const int64_t end = smaller(t + job.segment, job.taps);
+    for (; t < end; ++t) {
+      const int64_t offset = job.offsets[t];
+      Vec<C> x[kVectors];
 #pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) x[v] = load(at.x[v] + offset);
+      for (int v = 0; v < kVectors; ++v) x[v] = load(at.x[v] + offset);
 #pragma GCC unroll 8
-    for (int k = 0; k < kChannels; ++k) {
-      const Vec<C> w = kDepthwise ? load(weight) : broadcast(weight[k]);
+      for (int k = 0; k < kChannels; ++k) {
+        const Vec<C> w = kDepthwise ? load(weight) : broadcast(weight[k]);
 #pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) sum[k][v] = x[v] * w + sum[k][v];
+        for (int v = 0; v < kVectors; ++v) sum[k][v] = x[v] * w + sum[k][v];
+      }
+      weight += kDepthwise ? kLanes<C> : kChannels;
     }
-    weight += kDepthwise ? kLanes<C> : kChannels;
+    if (end == job.taps) {
+      end_segment<C>(job, sum, first, true, bias);
+      break;
+    }
+    end_segment<C>(job, sum, first, false, bias);
   }
 #pragma GCC unroll 8
   for (int v = 0; v < kVectors; ++v) {
@@ -119,8 +151,7 @@ static void pixels_tiles(const TileJob<C>& job, int64_t channels) {
   }
 }
 
-// ---- lanes over output channels
-// -----------------------------------------------------------------------------------
+// ---- lanes over output channels ----
 
 // Two vectors of channels by kTilePixels of one row, or one vector by kTilePixels of each of two rows.
 inline constexpr int kTilePixels = kManyRegisters ? 14 : 6;
@@ -129,23 +160,28 @@ template <typename C, int kPixels, bool kWide>
 static void channels_tile(const TileJob<C>& job, const C* x, C* y, bool second_row) {
   constexpr int kBlock = (kWide ? 2 : 1) * kLanes<C>;
   const int64_t x_second = kWide || !second_row ? 0 : job.x_row;
-  Vec<C> sum[2][kPixels];
-#pragma GCC unroll 2
-  for (int half = 0; half < 2; ++half) {
-#pragma GCC unroll 14
-    for (int i = 0; i < kPixels; ++i) sum[half][i] = load(job.bias + (kWide ? half * kLanes<C> : 0));
-  }
+  const auto bias = [&](int half) { return load(job.bias + (kWide ? half * kLanes<C> : 0)); };
+  Vec<C> sum[2][kPixels] = {};
   const C* weight = job.weight;
-  for (int64_t t = 0; t < job.taps; ++t, weight += kBlock) {
-    const C* first = x + job.offsets[t];
-    const C* second = first + x_second;
-    const Vec<C> low = load(weight), high = kWide ? load(weight + kLanes<C>) : low;
+  for (int64_t t = 0;;) {
+    const bool first = t == 0;
+    const int64_t end = smaller(t + job.segment, job.taps);
+    for (; t < end; ++t, weight += kBlock) {
+      const C* pixels = x + job.offsets[t];
+      const C* below = pixels + x_second;
+      const Vec<C> low = load(weight), high = kWide ? load(weight + kLanes<C>) : low;
 #pragma GCC unroll 14
-    for (int i = 0; i < kPixels; ++i) {
-      const Vec<C> pixel = broadcast(first[i]);
-      sum[0][i] = pixel * low + sum[0][i];
-      sum[1][i] = (kWide ? pixel : broadcast(second[i])) * high + sum[1][i];
+      for (int i = 0; i < kPixels; ++i) {
+        const Vec<C> pixel = broadcast(pixels[i]);
+        sum[0][i] = pixel * low + sum[0][i];
+        sum[1][i] = (kWide ? pixel : broadcast(below[i])) * high + sum[1][i];
+      }
     }
+    if (end == job.taps) {
+      end_segment<C>(job, sum, first, true, bias);
+      break;
+    }
+    end_segment<C>(job, sum, first, false, bias);
   }
 #pragma GCC unroll 14
   for (int i = 0; i < kPixels; ++i) {

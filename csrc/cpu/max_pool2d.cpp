@@ -14,13 +14,14 @@ namespace {
 struct MaxPoolPlan {
   PoolTables rows, columns;
   PoolPlan plan;
-  bool by_rows, wide_tap;
+  bool pairs, by_rows, wide_tap;
 
   MaxPoolPlan(const Pool2dShape& shape, bool channels_last)
       : rows(PoolTables::uniform(shape.h, shape.p, shape.r, shape.stride_h, shape.pad_h, shape.dil_h)),
         columns(PoolTables::uniform(shape.w, shape.q, shape.s, shape.stride_w, shape.pad_w, shape.dil_w)),
         plan(pool_plan(shape.n, shape.c, channels_last, rows, columns)),
-        by_rows(!channels_last && rows_pay(plan)),
+        pairs(!channels_last && is_pairs(plan)),
+        by_rows(!channels_last && !pairs && rows_pay(plan)),
         wide_tap(!taps_fit_a_byte(shape.r, shape.s)) {}
 };
 
@@ -51,7 +52,9 @@ std::tuple<Tensor, Tensor> max_pool2d(const Tensor& input, Sizes kernel_size, Si
   dispatch_floating(x, "input", [&](auto tag) {
     using T = typename decltype(tag)::type;
     const auto& kernels = max_pool2d_kernels<T>();
-    const auto forward = pool.by_rows ? kernels.forward_rows : kernels.forward_channels;
+    const auto forward = pool.pairs     ? kernels.forward_pairs
+                         : pool.by_rows ? kernels.forward_rows
+                                        : kernels.forward_channels;
     const int64_t rows = pool.plan.planes * shape.p;
     run_rows<T>(pool, rows, shape.q * pool.plan.channels * shape.r * shape.s,
                 [&](void* scratch, int64_t begin, int64_t end) {
@@ -74,8 +77,10 @@ Tensor max_pool2d_backward(const Tensor& grad, const Tensor& tap, Sizes input_si
   dispatch_floating(g, "grad", [&](auto tag) {
     using T = typename decltype(tag)::type;
     const auto& kernels = max_pool2d_kernels<T>();
-    const auto backward = pool.by_rows ? kernels.backward_rows : kernels.backward_channels;
-    const int64_t rows = pool.plan.planes * shape.h;
+    const auto backward = pool.pairs     ? kernels.backward_pairs
+                          : pool.by_rows ? kernels.backward_rows
+                                         : kernels.backward_channels;
+    const int64_t rows = pool.plan.planes * (pool.pairs ? shape.p : shape.h);
     run_rows<T>(pool, rows, 4 * shape.w * pool.plan.channels, [&](void* scratch, int64_t begin, int64_t end) {
       backward(pool.plan, pool.wide_tap, data<T>(g), taps.const_data_ptr(), mutable_data<T>(grad_x), scratch, begin,
                end);

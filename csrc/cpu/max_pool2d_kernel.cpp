@@ -8,8 +8,43 @@
 
 #include "max_pool2d_rows.h"
 #include "pool2d_channels.h"
+#include "pool2d_pairs.h"
 
 namespace cnnext::CNNEXT_ISA {
+
+// ---- NCHW, 2×2 ----------------------------------------------------------------------------------------------
+
+template <typename T>
+static void forward_pairs(const PoolPlan& plan, bool, const T* x, T* y, void* tap, void*, int64_t begin, int64_t end) {
+  using C = compute_t<T>;
+  auto* taps = static_cast<uint8_t*>(tap);
+  for_pair_windows(plan, x, begin, end,
+                   [&](Vec<C> a0, Vec<C> a1, Vec<C> b0, Vec<C> b1, int64_t output, int64_t writable) {
+                     Vec<C> best = shuffle<C, EvenLanes>(a0, a1);
+                     Mask<C> winner{};
+                     challenge<C>(shuffle<C, OddLanes>(a0, a1), all_lanes<C>(1), best, winner);
+                     challenge<C>(shuffle<C, EvenLanes>(b0, b1), all_lanes<C>(2), best, winner);
+                     challenge<C>(shuffle<C, OddLanes>(b0, b1), all_lanes<C>(3), best, winner);
+                     store_first(y + output, best, writable);
+                     store_narrow_first<C>(taps + output, winner, writable);
+                   });
+}
+
+template <typename T>
+static void backward_pairs(const PoolPlan& plan, bool, const T* grad, const void* tap, T* grad_x, void*,
+                           int64_t begin, int64_t end) {
+  using C = compute_t<T>;
+  const auto* taps = static_cast<const uint8_t*>(tap);
+  const int64_t outputs = plan.outputs();
+  for_pair_pixels(plan, grad_x, begin, end, [&](int64_t output) {
+    const Vec<C> g = load_first(grad + output, outputs - output);
+    const Mask<C> winner = load_narrow_first<C>(taps + output, outputs - output);
+    const auto won = [&](int64_t code) { return select<C>(winner == all_lanes<C>(code), g, Vec<C>{}); };
+    return PairGradients<C>{won(0), won(1), won(2), won(3)};
+  });
+}
+
+// ---- NHWC ---------------------------------------------------------------------------------------------------
 
 template <typename T, typename Tap, int kVectors, typename C = compute_t<T>>
 CNNEXT_INLINE void search_pixel(const PoolPlan& plan, const PoolWindow& row, const PoolWindow& column, const T* x,
@@ -170,8 +205,9 @@ static int64_t scratch_bytes(const PoolPlan& plan) {
 
 template <typename T>
 const MaxPool2dKernels<T>& max_pool2d_kernels() {
-  static constexpr MaxPool2dKernels<T> table{forward_rows<T>,      forward_channels<T>, backward_rows<T>,
-                                             backward_channels<T>, gather<T>,           scratch_bytes<T>};
+  static constexpr MaxPool2dKernels<T> table{
+      forward_pairs<T>, forward_rows<T>,      forward_channels<T>, backward_pairs<T>, backward_rows<T>,
+      backward_channels<T>, gather<T>, scratch_bytes<T>};
   return table;
 }
 

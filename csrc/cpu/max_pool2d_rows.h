@@ -23,7 +23,16 @@ CNNEXT_INLINE Mask<C> all_lanes(int64_t value) {
   return Mask<C>{} + static_cast<decltype(Mask<C>{}[0] + 0)>(value);
 }
 
-// Forward: the last `ring_rows` input rows, split into phases; slot h % ring_rows holds row `held`, −1 at first.
+// A power of two, so that a row finds its slot without a division.
+inline int64_t ring_size(int64_t at_least) {
+  int64_t rows = 1;
+  while (rows < at_least) rows *= 2;
+  return rows;
+}
+
+// Forward: the latest input rows, split into phases. The row numbered plane·H + h lies in slot number mod ring_rows, and
+// `held` is the number of the row in a slot, −1 at first. Rows are split one row of windows ahead of their use: a load
+// that spans two stores has to wait until both have left the store buffer.
 template <typename C>
 struct ForwardRows {
   Phases phases;
@@ -31,15 +40,14 @@ struct ForwardRows {
   C* ring;
   int64_t* held;
   int64_t* offset;      // [taps] of a tap within the phases
-  const C** row;        // [taps] the row each vertical tap reads
   Mask<C>* first_taps;  // [windows] the first tap inside the input, horizontally: what an all −inf window answers
 
   ForwardRows(const PoolPlan& plan, Arena& arena) : phases(phases_of<C>(plan.columns)) {
-    ring_rows = smaller((plan.rows.taps - 1) * plan.rows.dilation + 1, plan.rows.size);
+    const int64_t extent = smaller((plan.rows.taps - 1) * plan.rows.dilation + 1, plan.rows.size);
+    ring_rows = ring_size(2 * extent + smaller(plan.rows.stride, plan.rows.size));
     ring = arena.take<C>(ring_rows * phases.total());
     held = arena.take<int64_t>(ring_rows);
     offset = arena.take<int64_t>(plan.columns.taps);
-    row = arena.take<const C*>(smaller(plan.rows.taps, plan.rows.size));
     first_taps = arena.take<Mask<C>>(ceil_div<int64_t>(plan.columns.windows, kLanes<C>));
   }
 
@@ -49,18 +57,33 @@ struct ForwardRows {
     for (int64_t s = 0; s < columns.taps; ++s) offset[s] = phases.at(s * columns.dilation);
     for (int64_t q = 0; q < columns.windows; ++q) first_taps[q / kLanes<C>][q % kLanes<C>] = columns.window[q].first_tap;
   }
+
+  C* slot(int64_t number) const { return ring + (number & (ring_rows - 1)) * phases.total(); }
+
+  // The rows under a row of windows; `first` is the number of the plane's first row.
+  template <typename T>
+  void prepare(const PoolPlan& plan, const PoolWindow& window, int64_t first, const T* x) const {
+    for (int64_t r = window.first_tap; r < window.end_tap; ++r) {
+      const int64_t number = first + window.origin + r * plan.rows.dilation;
+      if (held[number & (ring_rows - 1)] == number) continue;
+      held[number & (ring_rows - 1)] = number;
+      const int64_t at = number * plan.columns.size;
+      split_rows(phases, x + at, 1, 0, plan.inputs() - at, kLowest<C>, slot(number));
+    }
+  }
 };
 
 // One vector of windows. kTaps is the number of horizontal taps where the compiler is to know it, else 0.
+// `first` is the number of the plane's first row.
 template <typename C, int kTaps>
-CNNEXT_INLINE void search_window(const ForwardRows<C>& scratch, const PoolWindow& rows, int64_t taps, int64_t q,
-                                 Vec<C>& best, Mask<C>& tap) {
-  if constexpr (kTaps > 0) taps = kTaps;
+CNNEXT_INLINE void search_windows(const ForwardRows<C>& scratch, const PoolPlan& plan, const PoolWindow& rows,
+                                  int64_t first, int64_t q, Vec<C>& best, Mask<C>& tap) {
+  const int64_t taps = kTaps > 0 ? kTaps : plan.columns.taps;
   best = broadcast(kLowest<C>);
   Mask<C> code = all_lanes<C>(rows.first_tap * taps);
   tap = scratch.first_taps[q / kLanes<C>] + code;
-  for (int64_t r = 0; r < rows.end_tap - rows.first_tap; ++r) {
-    const C* x = scratch.row[r] + q;
+  for (int64_t r = rows.first_tap; r < rows.end_tap; ++r) {
+    const C* x = scratch.slot(first + rows.origin + r * plan.rows.dilation) + q;
     for (int64_t s = 0; s < taps; ++s) {
       challenge<C>(load(x + scratch.offset[s]), code, best, tap);
       code += 1;
@@ -76,34 +99,29 @@ static void forward_rows_of(const PoolPlan& plan, const T* x, T* y, Tap* tap, vo
   Arena arena(memory);
   ForwardRows<C> scratch(plan, arena);
   scratch.start(columns);
+  int64_t p = begin % rows.windows, first = begin / rows.windows * rows.size;
+  scratch.prepare(plan, rows.window[p], first, x);
   for (int64_t unit = begin; unit < end; ++unit) {
-    const int64_t plane = unit / rows.windows;
-    const PoolWindow& window = rows.window[unit % rows.windows];
-    for (int64_t r = window.first_tap; r < window.end_tap; ++r) {
-      const int64_t h = window.origin + r * rows.dilation, key = plane * rows.size + h;
-      C* split = scratch.ring + h % scratch.ring_rows * scratch.phases.total();
-      if (scratch.held[h % scratch.ring_rows] != key) {
-        scratch.held[h % scratch.ring_rows] = key;
-        split_rows(scratch.phases, x + key * columns.size, 1, 0, plan.inputs() - key * columns.size, kLowest<C>,
-                   split);
-      }
-      scratch.row[r - window.first_tap] = split;
-    }
+    const bool last = p + 1 == rows.windows;
+    const int64_t next_p = last ? 0 : p + 1, next_first = last ? first + rows.size : first;
+    if (unit + 1 < end) scratch.prepare(plan, rows.window[next_p], next_first, x);
     for (int64_t q = 0; q < columns.windows; q += kLanes<C>) {
       const int64_t output = unit * columns.windows + q, writable = end * columns.windows - output;
       Vec<C> best;
       Mask<C> winner;
-      search_window<C, kTaps>(scratch, window, columns.taps, q, best, winner);
+      search_windows<C, kTaps>(scratch, plan, rows.window[p], first, q, best, winner);
       store_first(y + output, best, writable);
       store_narrow_first<C>(tap + output, winner, writable);
     }
+    p = next_p, first = next_first;
   }
 }
 
-// Backward: the last `ring_rows` rows of grad and tap with zeros on both sides, so that horizontal tap s is a shift to
-// the left; and the taps sorted by the phase they lie in.
+// Backward: the latest rows of grad and tap, with zeros on both sides, so that a horizontal tap is a shift. Numbered and
+// filled ahead like ForwardRows; the row plane·P + p.
 template <typename C>
 struct BackwardRows {
+  static constexpr int64_t L = kLanes<C>;
   Phases phases;
   int64_t ring_rows, margin, length;  // margin, length: of a row, in whole vectors
   C* grad_ring;
@@ -115,50 +133,91 @@ struct BackwardRows {
   BackwardRows(const PoolPlan& plan, Arena& arena)
       : phases(phases_of<C>(plan.columns)), taps(plan.columns, arena) {
     const PoolAxis &rows = plan.rows, &columns = plan.columns;
-    ring_rows = smaller(ceil_div((rows.taps - 1) * rows.dilation + 1, rows.stride), rows.windows);
-    margin = round_up<int64_t>(taps.margin, kLanes<C>);
-    length = margin + round_up(larger(columns.windows, phases.length), int64_t{kLanes<C>}) + kLanes<C>;
+    const int64_t covers = ceil_div((rows.taps - 1) * rows.dilation + 1, rows.stride);
+    ring_rows = ring_size(2 * smaller(covers, rows.windows) + 1);
+    margin = round_up(taps.margin, L);
+    length = margin + round_up(larger(columns.windows, phases.length), L) + L;
     grad_ring = arena.take<C>(ring_rows * length);
-    tap_ring = arena.take<Mask<C>>(ring_rows * length / kLanes<C>);
+    tap_ring = arena.take<Mask<C>>(ring_rows * length / L);
     held = arena.take<int64_t>(ring_rows);
     sums = arena.take<C>(phases.total());
   }
 
   void start(const PoolAxis& columns) {
     for (int64_t i = 0; i < ring_rows * length; ++i) grad_ring[i] = 0;
-    for (int64_t i = 0; i < ring_rows * length / kLanes<C>; ++i) tap_ring[i] = Mask<C>{};
+    for (int64_t i = 0; i < ring_rows * length / L; ++i) tap_ring[i] = Mask<C>{};
     for (int64_t i = 0; i < ring_rows; ++i) held[i] = -1;
     for (int64_t i = 0; i < phases.total(); ++i) sums[i] = 0;
     taps.start(columns);
   }
 
-  int64_t slot(int64_t p) const { return p % ring_rows * length + margin; }
+  int64_t slot(int64_t number) const { return (number & (ring_rows - 1)) * length + margin; }
+
+  // The rows of windows over a row of pixels; `first` is the number of the plane's first row of windows.
+  template <typename T, typename Tap>
+  void prepare(const PoolPlan& plan, const PoolCover& cover, int64_t first, const T* grad, const Tap* tap) const {
+    const int64_t windows = plan.columns.windows;
+    for (int64_t k = 0; k < cover.count; ++k) {
+      const int64_t number = first + cover.window + k * plan.rows.window_step;
+      if (held[number & (ring_rows - 1)] == number) continue;
+      held[number & (ring_rows - 1)] = number;
+      const int64_t at = number * windows, readable = plan.outputs() - at, to = slot(number);
+      for (int64_t q = 0; q < windows; q += L) {
+        store(grad_ring + to + q, load_first(grad + at + q, readable - q));
+        tap_ring[(to + q) / L] = load_narrow_first<C>(tap + at + q, readable - q);
+      }
+      for (int64_t q = windows; q < round_up(windows, L); ++q) grad_ring[to + q] = 0;
+    }
+  }
+
+  // What a vector of windows from `at` on gives to the pixels that are tap `code` of them.
+  CNNEXT_INLINE Vec<C> gradient(int64_t at, Mask<C> code) const {
+    Mask<C> tap;
+    std::memcpy(&tap, reinterpret_cast<const char*>(tap_ring) + at * static_cast<int64_t>(sizeof(C)), sizeof tap);
+    return select<C>(tap == code, load(grad_ring + at), Vec<C>{});
+  }
 };
 
-template <typename T, typename Tap, typename C = compute_t<T>>
-CNNEXT_INLINE void open_row(const BackwardRows<C>& scratch, int64_t windows, const T* grad, const Tap* tap,
-                            int64_t readable, int64_t slot) {
-  constexpr int64_t L = kLanes<C>;
-  C* g = scratch.grad_ring + slot;
-  for (int64_t q = 0; q < windows; q += L) {
-    store(g + q, load_first(grad + q, readable - q));
-    scratch.tap_ring[(slot + q) / L] = load_narrow_first<C>(tap + q, readable - q);
+// A row of grad_x, for any stride, by way of its phases.
+template <typename T, typename C>
+static void gather_row(const BackwardRows<C>& scratch, const PoolPlan& plan, const PoolCover& cover, int64_t first,
+                       T* row, int64_t writable) {
+  const PoolAxis &rows = plan.rows, &columns = plan.columns;
+  for (int64_t phase = 0; phase < columns.stride; ++phase) {
+    for (int64_t i = 0; i * columns.stride < columns.size + columns.pad; i += kLanes<C>) {
+      Vec<C> sum{};
+      for (int64_t k = 0; k < cover.count; ++k) {
+        const int64_t slot = scratch.slot(first + cover.window + k * rows.window_step);
+        const int64_t code = (cover.tap - k * rows.tap_step) * columns.taps;
+        for (int64_t t = scratch.taps.begin[phase]; t < scratch.taps.begin[phase + 1]; ++t) {
+          sum += scratch.gradient(slot + i - scratch.taps.shift[t], all_lanes<C>(code + scratch.taps.tap[t]));
+        }
+      }
+      store(scratch.sums + phase * scratch.phases.length + i, sum);
+    }
   }
-  for (int64_t q = windows; q < round_up(windows, L); ++q) g[q] = 0;
+  merge_row(scratch.phases, scratch.sums, row, writable);
 }
 
-// What the windows (p, ·) of tap row r give to one phase of an input row. `first` is where tap row r begins.
-template <typename C>
-CNNEXT_INLINE Vec<C> gather_phase(const BackwardRows<C>& scratch, int64_t slot, int64_t first, int64_t phase,
-                                  int64_t i, Vec<C> sum) {
-  const char* taps = reinterpret_cast<const char*>(scratch.tap_ring);
-  for (int64_t k = scratch.taps.begin[phase]; k < scratch.taps.begin[phase + 1]; ++k) {
-    const int64_t at = slot + i - scratch.taps.shift[k];
-    Mask<C> tap;
-    std::memcpy(&tap, taps + at * static_cast<int64_t>(sizeof(C)), sizeof tap);
-    sum += select<C>(tap == all_lanes<C>(first + scratch.taps.tap[k]), load(scratch.grad_ring + at), Vec<C>{});
+// The same in registers for the 3-wide windows of the residual networks' first pool: stride 2, padding 1. Pixel 2m is
+// the middle tap of window m; 2m + 1 is the right tap of window m and the left one of m + 1.
+template <typename T, typename C>
+static void gather_row_3_stride_2(const BackwardRows<C>& scratch, const PoolPlan& plan, const PoolCover& cover,
+                                  int64_t first, T* row, int64_t writable) {
+  for (int64_t m = 0; 2 * m < plan.columns.size; m += kLanes<C>) {
+    Vec<C> even{}, odd{};
+    for (int64_t k = 0; k < cover.count; ++k) {
+      const int64_t at = scratch.slot(first + cover.window + k * plan.rows.window_step) + m;
+      const Mask<C> left = all_lanes<C>((cover.tap - k * plan.rows.tap_step) * 3);
+      even += scratch.gradient(at, left + 1);
+      odd += scratch.gradient(at, left + 2) + scratch.gradient(at + 1, left);
+    }
+    store_first(row + 2 * m, shuffle<C, InterleaveLow>(even, odd), writable - 2 * m);
+    const int64_t second = 2 * m + kLanes<C>;
+    if (second < plan.columns.size) {
+      store_first(row + second, shuffle<C, InterleaveHigh>(even, odd), writable - second);
+    }
   }
-  return sum;
 }
 
 template <typename T, typename Tap>
@@ -166,30 +225,19 @@ static void backward_rows_of(const PoolPlan& plan, const T* grad, const Tap* tap
                              int64_t begin, int64_t end) {
   using C = compute_t<T>;
   const PoolAxis &rows = plan.rows, &columns = plan.columns;
+  const bool residual = columns.taps == 3 && columns.stride == 2 && columns.pad == 1 && columns.dilation == 1;
   Arena arena(memory);
   BackwardRows<C> scratch(plan, arena);
   scratch.start(columns);
+  int64_t h = begin % rows.size, first = begin / rows.size * rows.windows;
+  scratch.prepare(plan, rows.cover[h], first, grad, tap);
   for (int64_t unit = begin; unit < end; ++unit) {
-    const int64_t plane = unit / rows.size;
-    const PoolCover& cover = rows.cover[unit % rows.size];
-    for (int64_t k = 0; k < cover.count; ++k) {
-      const int64_t p = cover.window + k * rows.window_step, key = plane * rows.windows + p;
-      if (scratch.held[p % scratch.ring_rows] == key) continue;
-      scratch.held[p % scratch.ring_rows] = key;
-      const int64_t output = key * columns.windows;
-      open_row(scratch, columns.windows, grad + output, tap + output, plan.outputs() - output, scratch.slot(p));
-    }
-    for (int64_t phase = 0; phase < columns.stride; ++phase) {
-      for (int64_t i = 0; i * columns.stride < columns.size + columns.pad; i += kLanes<C>) {
-        Vec<C> sum{};
-        for (int64_t k = 0; k < cover.count; ++k) {
-          const int64_t p = cover.window + k * rows.window_step, r = cover.tap - k * rows.tap_step;
-          sum = gather_phase(scratch, scratch.slot(p), r * columns.taps, phase, i, sum);
-        }
-        store(scratch.sums + phase * scratch.phases.length + i, sum);
-      }
-    }
-    merge_row(scratch.phases, scratch.sums, grad_x + unit * columns.size, (end - unit) * columns.size);
+    const bool last = h + 1 == rows.size;
+    const int64_t next_h = last ? 0 : h + 1, next_first = last ? first + rows.windows : first;
+    if (unit + 1 < end) scratch.prepare(plan, rows.cover[next_h], next_first, grad, tap);
+    const auto gather = residual ? gather_row_3_stride_2<T, C> : gather_row<T, C>;
+    gather(scratch, plan, rows.cover[h], first, grad_x + unit * columns.size, (end - unit) * columns.size);
+    h = next_h, first = next_first;
   }
 }
 

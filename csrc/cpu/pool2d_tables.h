@@ -89,4 +89,12 @@ inline bool rows_pay(const PoolPlan& plan) {
   return axis.stride >= 1 && axis.stride <= 64 && larger(span, axis.size + axis.pad) <= 4 * axis.size + 256;
 }
 
+// Whether the kernels of pool2d_pairs.h may be used on an NCHW plan.
+inline bool is_pairs(const PoolPlan& plan) {
+  const auto axis_is = [](const PoolAxis& axis) {
+    return axis.taps == 2 && axis.stride == 2 && axis.pad == 0 && axis.dilation == 1 && 2 * axis.windows <= axis.size;
+  };
+  return axis_is(plan.rows) && axis_is(plan.columns);
+}
+
 }  // namespace cnnext

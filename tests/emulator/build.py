@@ -62,17 +62,13 @@ def cache_folder() -> Path:
 
 def _output(*command: str) -> str:
     """What a program prints, to either stream."""
-    return subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True
-    ).stdout
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
 
 
 @functools.cache
 def cuda_include() -> Path:
     """The folder of cuda_fp16.h: the toolkit's, or the one that comes with torch's or triton's wheels."""
-    candidates = [
-        Path(os.environ[name]) / "include" for name in ("CUDA_HOME", "CUDA_PATH") if name in os.environ
-    ]
+    candidates = [Path(os.environ[name]) / "include" for name in ("CUDA_HOME", "CUDA_PATH") if name in os.environ]
     if nvcc := shutil.which("nvcc"):
         for line in _output(nvcc, "--dryrun", "-E", "-x", "cu", os.devnull).splitlines():
             if line.startswith("#$ TOP="):
@@ -145,9 +141,7 @@ def _compile(source: Path, flags: list[str]) -> Path:
     return target
 
 
-def _link(
-    sources: list[Path], compile_flags: list[str], link_flags: list[str], folder: str, file: str
-) -> Path:
+def _link(sources: list[Path], compile_flags: list[str], link_flags: list[str], folder: str, file: str) -> Path:
     """A shared library in cache/<folder>/<digest of the objects>/<file>."""
     with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", "2"))) as pool:
         objects = list(pool.map(lambda source: _compile(source.resolve(), compile_flags), sources))

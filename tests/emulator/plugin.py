@@ -30,9 +30,7 @@ RATIOS = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--emulator-counters", action="store_true", help="print the counters of every emulated kernel"
-    )
+    parser.addoption("--emulator-counters", action="store_true", help="print the counters of every emulated kernel")
 
 
 def _own_counters() -> Kernels:

@@ -39,10 +39,15 @@ CNNEXT_INLINE Vec<T> shuffle(Vec<T> a, Vec<T> b) {
   return shuffle_lanes<T, Rule<kLanes<T>>>(a, b, std::make_integer_sequence<int, kLanes<T>>{});
 }
 
-// Σ over the lanes as a tree: log2(lanes) additions deep.
+// Lane i is the sum over the lanes of v[i]; v is overwritten. Adding neighbours of two vectors into one halves their
+// number and keeps the order: log2(kLanes) rounds leave one vector, at about two shuffles for each of v.
 template <typename T>
-CNNEXT_INLINE T tree_sum(Vec<T> v) {
-  for (int lanes = kLanes<T>; lanes > 1; lanes /= 2) v = shuffle<T, EvenLanes>(v, v) + shuffle<T, OddLanes>(v, v);
+CNNEXT_INLINE Vec<T> tree_sums(Vec<T> (&v)[kLanes<T>]) {
+  for (int count = kLanes<T>; count > 1; count /= 2) {
+    for (int i = 0; i < count / 2; ++i) {
+      v[i] = shuffle<T, EvenLanes>(v[2 * i], v[2 * i + 1]) + shuffle<T, OddLanes>(v[2 * i], v[2 * i + 1]);
+    }
+  }
   return v[0];
 }
 
