@@ -93,8 +93,8 @@ def _backward(ops: Any, ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
 
 def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
     grad, input_size, kernel_size, stride, padding, *divisor = inputs
-    axes: Any = zip(input_size[2:], kernel_size, stride, padding, grad.shape[2:], strict=True)
-    ceil_mode = any(windows != window_count(*axis, 1, False) for *axis, windows in axes)
+    axes = zip(input_size[2:], kernel_size, stride, padding, grad.shape[2:], strict=True)
+    ceil_mode = any(windows != window_count(size, taps, step, pad, 1, False) for size, taps, step, pad, windows in axes)
     ctx.forward_arguments = (kernel_size, stride, padding, ceil_mode, *divisor)
 
 
