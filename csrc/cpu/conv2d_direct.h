@@ -15,9 +15,12 @@ enum class Conv2dPass { forward, backward_input, backward_weight };
 
 // Why the direct algorithm cannot run a case; null if it can. A pure function.
 inline const char* direct_refuses(const Conv2dShape& shape, Conv2dPass pass) {
-  constexpr int64_t kMostScratch = 8 << 20;  // values: 32 MiB of float for every thread
+  constexpr int64_t kMostScratch = 8 << 20;   // values: 32 MiB of float for every thread
+  constexpr int64_t kMostProducts = 256 * 9;  // beyond them the chains of additions are longer than torch's
   if (shape.n * shape.p * shape.q == 0 || shape.h * shape.w == 0)
     return "the direct convolution needs a pixel";
+  const int64_t in = pass == Conv2dPass::backward_input ? shape.group_k() : shape.group_c();
+  if (in * shape.r * shape.s > kMostProducts) return "the direct convolution sums at most 2304 products";
   // The widest vectors have 16 lanes; narrow storage needs the most scratch. Either layout must be possible.
   for (bool channels_last : {false, true}) {
     const bool backward = pass == Conv2dPass::backward_input;
@@ -43,10 +46,6 @@ inline bool direct_is_faster(const Conv2dShape& shape, Conv2dPass pass, bool cha
   if (!channels_last || in <= kFewChannels) return true;
   if (pass == Conv2dPass::backward_weight) return shape.group_k() <= kFewFilters;
   return taps > 1;
-}
-
-inline bool chooses_direct(const Conv2dShape& shape, Conv2dPass pass, bool channels_last) {
-  return direct_is_faster(shape, pass, channels_last) && !direct_refuses(shape, pass);
 }
 
 template <typename T>
