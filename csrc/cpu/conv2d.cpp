@@ -9,14 +9,15 @@ namespace cnnext {
 
 enum class Conv2dAlgorithm { implicit_gemm, direct };
 
-// Which algorithm runs a pass: a function of the sizes and the layout alone. CNNEXT_CONV2D=direct or =implicit_gemm
-// in the environment overrides it, for tests and measurements.
+// Which algorithm runs a pass: a function of the sizes and the layout alone. CNNEXT_CONV2D=direct or
+// =implicit_gemm in the environment overrides it, for tests and measurements.
 static Conv2dAlgorithm choose_algorithm(const Conv2dShape& shape, Conv2dPass pass, bool channels_last) {
   if (direct_refuses(shape, pass)) return Conv2dAlgorithm::implicit_gemm;
   if (const char* forced = std::getenv("CNNEXT_CONV2D")) {
     return std::strcmp(forced, "direct") ? Conv2dAlgorithm::implicit_gemm : Conv2dAlgorithm::direct;
   }
-  return chooses_direct(shape, pass, channels_last) ? Conv2dAlgorithm::direct : Conv2dAlgorithm::implicit_gemm;
+  return direct_is_faster(shape, pass, channels_last) ? Conv2dAlgorithm::direct
+                                                      : Conv2dAlgorithm::implicit_gemm;
 }
 
 // Checks what the three passes have in common and fills the sizes; input and weight are given by their sizes.
