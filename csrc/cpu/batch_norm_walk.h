@@ -14,11 +14,11 @@ template <typename C>
 inline constexpr int64_t kStripWidth = kAccumulators * kLanes<C>;
 
 // Additions into one accumulator of compute precision before it is emptied into a double.
-inline constexpr int64_t kAdditions = 64;
+inline constexpr int64_t kAdditions = 16;
 
 // Values of one channel in NCHW that a reduction takes as one block.
 template <typename C>
-inline constexpr int64_t kBlockValues = kAdditions * kAccumulators * kLanes<C> / 2;
+inline constexpr int64_t kBlockValues = kAdditions * kAccumulators * kLanes<C>;
 
 // NCHW: the values [begin, end) of a channel as patches of at most `longest` values: `runs` runs of `length`
 // values, the first at `offset` of the tensor, the next `pitch` further. Small images share a patch, large
