@@ -1,0 +1,87 @@
+import pytest
+import torch
+import torch.nn.functional as torch_functional
+
+import cnnext
+import cnnext.functional as F
+from cnnext import reference
+from cnnext.testing import (
+    assert_as_exact_as_torch,
+    assert_gradients_as_exact_as_torch,
+    make_tensor,
+    present_backends,
+)
+
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+CASES = [
+    ((2, 6, 8, 8), {"kernel_size": 2}),
+    ((1, 5, 7, 9), {"kernel_size": 2, "stride": 2, "ceil_mode": True}),
+    ((2, 17, 13, 11), {"kernel_size": 3, "stride": 2, "padding": 1}),
+    ((2, 17, 13, 11), {"kernel_size": 3, "stride": 2, "padding": 1, "count_include_pad": False}),
+    ((1, 3, 9, 37), {"kernel_size": (2, 3), "stride": (1, 3), "padding": (1, 1), "divisor_override": 5}),
+    ((1, 2, 5, 5), {"kernel_size": 5}),
+    ((1, 2, 6, 6), {"kernel_size": 3, "stride": 3, "padding": 1, "ceil_mode": True, "count_include_pad": False}),
+    ((0, 3, 8, 8), {"kernel_size": 2}),
+]
+
+
+@pytest.fixture(params=present_backends("avg_pool2d"))
+def backend(request):
+    with cnnext.backend(request.param):
+        yield request.param
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "channels_last"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("shape", "arguments"), CASES)
+def test_forward_and_gradients_match_reference(shape, arguments, dtype, channels_last, backend):
+    x = make_tensor(shape, dtype, channels_last=channels_last)
+    output = F.avg_pool2d(x, **arguments)
+    functions = (reference.avg_pool2d, torch_functional.avg_pool2d)
+    assert output.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    assert_as_exact_as_torch(output, *functions, x, **arguments)
+    assert_gradients_as_exact_as_torch(F.avg_pool2d, *functions, x, **arguments)
+
+
+def test_nan_infinity_unbatched_and_non_contiguous(backend):
+    x = make_tensor((9, 8, 6)).permute(2, 0, 1)
+    x[1, 2, 3], x[2, 4, 4] = torch.nan, torch.inf
+    torch.testing.assert_close(F.avg_pool2d(x, 3, 2, 1), torch_functional.avg_pool2d(x, 3, 2, 1), equal_nan=True)
+
+
+@pytest.mark.parametrize("arguments", [CASES[0][1], CASES[3][1], CASES[4][1]], ids=str)
+def test_derivatives_of_every_order(arguments):
+    x = make_tensor((1, 2, 8, 7), torch.float64, requires_grad=True)
+    with cnnext.backend("cpu"):
+        assert torch.autograd.gradcheck(lambda x: F.avg_pool2d(x, **arguments), (x,))
+        assert torch.autograd.gradgradcheck(lambda x: F.avg_pool2d(x, **arguments), (x,))
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "channels_last"])
+def test_opcheck(channels_last):
+    x = make_tensor((2, 3, 8, 7), channels_last=channels_last, requires_grad=True)
+    window = ((3, 2), (2, 2), (1, 0))
+    grad = torch.ops.cnnext.avg_pool2d(x, *window, False, True, None).detach().requires_grad_()
+    torch.library.opcheck(torch.ops.cnnext.avg_pool2d.default, (x, *window, False, True, None))
+    torch.library.opcheck(torch.ops.cnnext.avg_pool2d_backward.default, (grad, x.shape, *window, True, None))
+
+
+IMAGE = torch.ones(1, 2, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        (([[1.0]], 2), TypeError, "`input` must be a torch.Tensor"),
+        ((torch.ones(8, 8), 2), RuntimeError, "`input`"),
+        ((IMAGE, 0), RuntimeError, r"`kernel_size`.*\[0, 0\]"),
+        ((IMAGE, 2, 0), RuntimeError, r"`stride`.*\[0, 0\]"),
+        ((IMAGE, 2, 2, 2), RuntimeError, "`padding`"),
+        ((IMAGE, 9), RuntimeError, "expected"),
+        ((IMAGE, 2, 2, 0, False, True, 0), RuntimeError, "`divisor_override`"),
+        ((IMAGE.long(), 2), RuntimeError, "int64"),
+    ],
+)
+def test_refusals(arguments, error, words):
+    with cnnext.backend("cpu"), pytest.raises(error, match=words):
+        F.avg_pool2d(*arguments)

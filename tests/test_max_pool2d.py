@@ -1,0 +1,120 @@
+import pytest
+import torch
+import torch.nn.functional as torch_functional
+
+import cnnext
+import cnnext.functional as F
+from cnnext import reference
+from cnnext.testing import (
+    assert_as_exact_as_torch,
+    assert_gradients_as_exact_as_torch,
+    make_tensor,
+    present_backends,
+)
+
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+CASES = [
+    ((2, 3, 8, 8), {"kernel_size": 2}),
+    ((1, 5, 7, 9), {"kernel_size": 2, "stride": 2, "ceil_mode": True}),
+    ((2, 17, 13, 11), {"kernel_size": 3, "stride": 2, "padding": 1}),
+    ((2, 4, 12, 37), {"kernel_size": (2, 3), "stride": (2, 3), "padding": (0, 1)}),
+    ((1, 3, 11, 9), {"kernel_size": 3, "stride": 1, "dilation": 2, "padding": 1}),
+    ((1, 2, 5, 5), {"kernel_size": 5}),
+    ((1, 2, 6, 6), {"kernel_size": 3, "stride": 3, "padding": 1, "ceil_mode": True}),
+    ((1, 1, 40, 40), {"kernel_size": (17, 19), "stride": 5}),
+    ((0, 3, 8, 8), {"kernel_size": 2}),
+]
+
+
+@pytest.fixture(params=present_backends("max_pool2d"))
+def backend(request):
+    with cnnext.backend(request.param):
+        yield request.param
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "channels_last"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("shape", "arguments"), CASES)
+def test_values_indices_and_gradients(shape, arguments, dtype, channels_last, backend):
+    x = make_tensor(shape, dtype, channels_last=channels_last)
+    output, index = F.max_pool2d(x, **arguments, return_indices=True)
+    expected, expected_index = torch_functional.max_pool2d(x, **arguments, return_indices=True)
+    assert torch.equal(output, expected)
+    assert torch.equal(index, expected_index)
+    assert index.dtype == torch.int64
+    assert output.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    assert_gradients_as_exact_as_torch(F.max_pool2d, reference.max_pool2d, torch_functional.max_pool2d, x, **arguments)
+
+
+def test_reference_is_the_definition():
+    x = make_tensor((2, 3, 9, 8), torch.float64)
+    arguments = {"kernel_size": 3, "stride": 2, "padding": 1}
+    output = reference.max_pool2d(x, **arguments)
+    assert_as_exact_as_torch(output, reference.max_pool2d, torch_functional.max_pool2d, x, **arguments)
+
+
+def test_nan_infinity_and_ties_go_where_torch_puts_them(backend):
+    x = make_tensor((1, 2, 8, 9)).round()
+    x[0, 0, 2, 3], x[0, 0, 5, 5], x[0, 1, 0, 0] = torch.nan, torch.inf, -torch.inf
+    x[0, 1, 4:, :] = 1
+    for arguments in ({"kernel_size": 2}, {"kernel_size": 3, "stride": 2, "padding": 1}):
+        ours = F.max_pool2d(x, **arguments, return_indices=True)
+        theirs = torch_functional.max_pool2d(x, **arguments, return_indices=True)
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
+
+
+def test_unbatched_and_non_contiguous(backend):
+    x = make_tensor((9, 8, 6)).permute(2, 0, 1)
+    assert torch.equal(F.max_pool2d(x, 2), torch_functional.max_pool2d(x, 2))
+
+
+@pytest.mark.parametrize("arguments", [CASES[0][1], CASES[2][1], CASES[4][1]], ids=str)
+def test_derivatives_of_every_order(arguments):
+    x = make_tensor((1, 2, 8, 7), torch.float64, requires_grad=True)
+    with cnnext.backend("cpu"):
+        assert torch.autograd.gradcheck(lambda x: F.max_pool2d(x, **arguments), (x,))
+        assert torch.autograd.gradgradcheck(lambda x: F.max_pool2d(x, **arguments), (x,))
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "channels_last"])
+def test_opcheck(channels_last):
+    x = make_tensor((2, 3, 8, 7), channels_last=channels_last, requires_grad=True)
+    window = ((3, 2), (2, 2), (1, 0), (1, 1))
+    output, tap = torch.ops.cnnext.max_pool2d(x, *window, False)
+    grad = output.detach().requires_grad_()
+    torch.library.opcheck(torch.ops.cnnext.max_pool2d.default, (x, *window, False))
+    torch.library.opcheck(torch.ops.cnnext.max_pool2d_backward.default, (grad, tap, x.shape, *window))
+    torch.library.opcheck(torch.ops.cnnext.max_pool2d_gather.default, (x, tap, *window))
+
+
+IMAGE = torch.ones(1, 2, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        (([[1.0]], 2), TypeError, "`input` must be a torch.Tensor"),
+        ((torch.ones(8, 8), 2), RuntimeError, "`input`"),
+        ((IMAGE, 0), RuntimeError, r"`kernel_size`.*\[0, 0\]"),
+        ((IMAGE, "2"), TypeError, "`kernel_size`.*'2'"),
+        ((IMAGE, 2, 0), RuntimeError, r"`stride`.*\[0, 0\]"),
+        ((IMAGE, 2, 2, 2), RuntimeError, "`padding`"),
+        ((IMAGE, 2, 2, -1), RuntimeError, "`padding`"),
+        ((IMAGE, 2, 2, 0, 0), RuntimeError, r"`dilation`.*\[0, 0\]"),
+        ((IMAGE, 9), RuntimeError, "expected"),
+        ((IMAGE.long(), 2), RuntimeError, "int64"),
+    ],
+)
+def test_refusals(arguments, error, words):
+    with cnnext.backend("cpu"), pytest.raises(error, match=words):
+        F.max_pool2d(*arguments)
+
+
+def test_backward_ops_refuse_what_does_not_fit():
+    window = ((2, 2), (2, 2), (0, 0), (1, 1))
+    output, tap = torch.ops.cnnext.max_pool2d(IMAGE, *window, False)
+    for size in ([1, 2, 5, 8], [1, 3, 8, 8], [1, 2, 8]):
+        with pytest.raises(RuntimeError, match="expected"):
+            torch.ops.cnnext.max_pool2d_backward(output, tap, size, *window)
+    with pytest.raises(RuntimeError, match="expected"):
+        torch.ops.cnnext.max_pool2d_gather(IMAGE, tap[..., :2], *window)
