@@ -13,14 +13,21 @@ namespace cnnext {
 
 enum class Conv2dPass { forward, backward_input, backward_weight };
 
+// Products that one output sums. With a stride an input gradient is reached by only some of the taps.
+inline int64_t direct_products(const Conv2dShape& shape, Conv2dPass pass) {
+  const int64_t taps = shape.r * shape.s;
+  if (pass != Conv2dPass::backward_input) return shape.group_c() * taps;
+  return shape.group_k() * ceil_div(taps, shape.stride_h * shape.stride_w);
+}
+
 // Why the direct algorithm cannot run a case; null if it can. A pure function.
 inline const char* direct_refuses(const Conv2dShape& shape, Conv2dPass pass) {
   constexpr int64_t kMostScratch = 8 << 20;   // values: 32 MiB of float for every thread
   constexpr int64_t kMostProducts = 256 * 9;  // beyond them the chains of additions are longer than torch's
   if (shape.n * shape.p * shape.q == 0 || shape.h * shape.w == 0)
     return "the direct convolution needs a pixel";
-  const int64_t in = pass == Conv2dPass::backward_input ? shape.group_k() : shape.group_c();
-  if (in * shape.r * shape.s > kMostProducts) return "the direct convolution sums at most 2304 products";
+  if (direct_products(shape, pass) > kMostProducts)
+    return "the direct convolution sums at most 2304 products";
   // The widest vectors have 16 lanes; narrow storage needs the most scratch. Either layout must be possible.
   for (bool channels_last : {false, true}) {
     const bool backward = pass == Conv2dPass::backward_input;
@@ -42,7 +49,7 @@ inline bool direct_is_faster(const Conv2dShape& shape, Conv2dPass pass, bool cha
   constexpr int64_t kMostProducts = 128 * 9, kFewChannels = 8, kFewFilters = 16;
   const bool backward = pass == Conv2dPass::backward_input;
   const int64_t taps = shape.r * shape.s, in = backward ? shape.group_k() : shape.group_c();
-  if (in * taps > kMostProducts) return false;
+  if (direct_products(shape, pass) > kMostProducts) return false;
   if (!channels_last || in <= kFewChannels) return true;
   if (pass == Conv2dPass::backward_weight) return shape.group_k() <= kFewFilters;
   return taps > 1;

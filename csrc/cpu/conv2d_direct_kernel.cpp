@@ -33,7 +33,9 @@ struct GatherJob {
 
 // Width of the block of output channels that begins at `channel` of the `out` of a group.
 static int64_t block_width(const GatherPlan& plan, int64_t channel) {
-  if (plan.lanes == DirectLanes::pixels) return pixels_block(plan.out - channel);
+  if (plan.lanes == DirectLanes::pixels) {
+    return pixels_block(plan.out - channel, plan.band_rows * ceil_div(plan.w.count(0), plan.vector));
+  }
   if (plan.lanes == DirectLanes::depthwise) return plan.vector;
   return smaller(2 * plan.vector, plan.out_padded - channel);
 }
@@ -217,15 +219,8 @@ static void gather(const GatherPlan& plan, const T* source, const T* weight, con
         image_view(source + n * source_channels * plan.h.source * plan.w.source, source_channels,
                    plan.h.source, plan.w.source, plan.source_channels_last);
     for (int64_t step = 0; step < plan.steps(); ++step, image.data += step_channels * image.channel) {
-      for (int64_t row = 0; row < plan.source_rows(rows); ++row) {
-        const int64_t source_row = first * plan.h.source_step + plan.h.first_offset() + row;
-        C* to = packed_source + row * plan.row_pitch;
-        if (depthwise) {
-          pack_row_of_vectors(plan, image, plan.groups - step * plan.vector, source_row, to);
-        } else {
-          pack_row(plan, image, source_row, to);
-        }
-      }
+      const bool edges = plan.bands > 1 || (unit == begin && step == 0);
+      pack_band(plan, image, step, first, rows, edges, packed_source);
       compute_band(job, step, out + n * plan.groups * plan.out * plan.h.out * plan.w.out, first, rows);
     }
   }

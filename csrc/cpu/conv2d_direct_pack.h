@@ -67,16 +67,18 @@ static void split_channels(const T* from, int64_t pixel_step, C* to, int64_t pla
 }
 
 // One source row into the padded row of every channel, split by column phase: phase f holds the columns
-// first + f, first + f + step, … What lies outside the image is zero.
+// first + f, first + f + step, … What lies outside the image is zero; without `edges` it is so already, from
+// a band that lay in the same place (the copies past a row's end write zeros too).
 template <typename T, typename C = compute_t<T>>
-static void pack_row(const GatherPlan& plan, const ImageView<const T>& image, int64_t row, C* to) {
+static void pack_row(const GatherPlan& plan, const ImageView<const T>& image, int64_t row, bool edges,
+                     C* to) {
   const int64_t step = plan.w.source_step, pitch = plan.phase_pitch;
   const bool inside = row >= 0 && row < plan.h.source;
   for (int64_t f = 0; f < step; ++f, to += pitch) {
     const int64_t col = plan.w.first_offset() + f;  // of position 0
     const int64_t begin = inside ? smaller(pitch, larger<int64_t>(0, -floor_div(col, step))) : pitch;
     const int64_t end = smaller(pitch, larger(begin, -floor_div(col - plan.w.source, step)));
-    for (int64_t c = 0; c < plan.in; ++c) fill_zero(to + c * plan.plane, begin);
+    for (int64_t c = 0; edges && c < plan.in; ++c) fill_zero(to + c * plan.plane, begin);
     if (end > begin) {
       const T* from = image.data + row * image.row + (col + begin * step) * image.col;
       if (plan.source_channels_last) {
@@ -87,23 +89,37 @@ static void pack_row(const GatherPlan& plan, const ImageView<const T>& image, in
         }
       }
     }
-    for (int64_t c = 0; c < plan.in; ++c) fill_zero(to + c * plan.plane + end, pitch - end);
+    for (int64_t c = 0; edges && c < plan.in; ++c) fill_zero(to + c * plan.plane + end, pitch - end);
   }
 }
 
 // The same for depthwise lanes: a pixel is one vector of up to kLanes channels.
 template <typename T, typename C = compute_t<T>>
 static void pack_row_of_vectors(const GatherPlan& plan, const ImageView<const T>& image, int64_t channels,
-                                int64_t row, C* to) {
+                                int64_t row, bool edges, C* to) {
   const int64_t pitch = plan.row_pitch / kLanes<C>, col = plan.w.first_offset();
   const bool inside = row >= 0 && row < plan.h.source;
   const int64_t begin = inside ? smaller(pitch, larger<int64_t>(0, -col)) : pitch;
   const int64_t end = smaller(pitch, larger(begin, plan.w.source - col));
-  fill_zero(to, begin * kLanes<C>);
+  if (edges) fill_zero(to, begin * kLanes<C>);
   const T* from = image.data + row * image.row + (col + begin) * image.col;
   for (int64_t i = begin; i < end; ++i, from += image.col)
     store(to + i * kLanes<C>, load_first(from, channels));
-  fill_zero(to + end * kLanes<C>, (pitch - end) * kLanes<C>);
+  if (edges) fill_zero(to + end * kLanes<C>, (pitch - end) * kLanes<C>);
+}
+
+// The band of one step (a group, or a vector of depthwise channels) whose first output row is `first`.
+template <typename T, typename C = compute_t<T>>
+static void pack_band(const GatherPlan& plan, const ImageView<const T>& image, int64_t step, int64_t first,
+                      int64_t rows, bool edges, C* to) {
+  for (int64_t row = 0; row < plan.source_rows(rows); ++row, to += plan.row_pitch) {
+    const int64_t source_row = first * plan.h.source_step + plan.h.first_offset() + row;
+    if (plan.lanes == DirectLanes::depthwise) {
+      pack_row_of_vectors(plan, image, plan.groups - step * plan.vector, source_row, edges, to);
+    } else {
+      pack_row(plan, image, source_row, edges, to);
+    }
+  }
 }
 
 // ---- results ----

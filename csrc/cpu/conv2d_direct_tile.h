@@ -61,7 +61,7 @@ CNNEXT_INLINE void end_segment(const TileJob<C>& job, Vec<C> (&sum)[kRows][kCols
 // Vectors that share each loaded weight, for a block of kChannels output channels: sums, sources and one
 // weight fill the registers.
 constexpr int vectors_per_tile(int channels) {
-  constexpr int kMany[] = {0, 8, 8, 6, 6, 0, 4}, kFew[] = {0, 6, 4, 3, 2, 0, 2};
+  constexpr int kMany[] = {0, 8, 8, 7, 6, 0, 4}, kFew[] = {0, 6, 4, 3, 2, 0, 2};
   return kManyRegisters ? kMany[channels] : kFew[channels];
 }
 
@@ -128,11 +128,15 @@ static void vector_tiles(const TileJob<C>& job) {
   }
 }
 
-// Widths of the blocks that `rest` output channels are cut into; full tiles first, no width of 5.
-constexpr int64_t pixels_block(int64_t rest) {
+// Width of the next block of `rest` output channels, of which 6, 4 and 3 fill the registers: of 6 or 3 the
+// one that wastes less of its last tile over a band of `vectors`.
+constexpr int64_t pixels_block(int64_t rest, int64_t vectors) {
   if (rest % 4 == 0 || rest == 7) return 4;
   if (rest == 5) return 3;
-  return rest >= 6 ? 6 : rest;
+  if (rest < 6) return rest;
+  return round_up<int64_t>(vectors, vectors_per_tile(6)) <= round_up<int64_t>(vectors, vectors_per_tile(3))
+             ? 6
+             : 3;
 }
 
 template <typename C>

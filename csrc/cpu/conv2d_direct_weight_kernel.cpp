@@ -54,7 +54,7 @@ static void add_pixels_band(const WeightGradJob<T, C>& job, TapsJob<C> taps, int
   for (int64_t k = 0; k < plan.k; k += rows.in) {
     rows.in = taps_block(plan.k - k);
     for (int64_t row = 0; row < taps.rows; ++row)
-      pack_row(rows, image, row, job.packed_grad + row * rows.row_pitch);
+      pack_row(rows, image, row, true, job.packed_grad + row * rows.row_pitch);
     image.data += rows.in * image.channel;
     const int64_t block = step * plan.blocks + k;
     C* sums = job.sums + block * plan.taps() * plan.x.vector;
@@ -99,7 +99,7 @@ static void add_vectors_band(const WeightGradJob<T, C>& job, TapsJob<C> taps, in
 }
 
 template <typename T, typename C>
-static void add_unit(const WeightGradJob<T, C>& job, int64_t unit) {
+static void add_unit(const WeightGradJob<T, C>& job, int64_t unit, bool first_unit) {
   const WeightGradPlan& plan = job.plan;
   const GatherPlan &x = plan.x, &grad = plan.grad;
   const bool depthwise = plan.lanes == DirectLanes::depthwise;
@@ -122,15 +122,7 @@ static void add_unit(const WeightGradJob<T, C>& job, int64_t unit) {
   taps.grad_step = x.vector;
   taps.last = x.w.out - (taps.cols - 1) * x.vector;
   for (int64_t step = 0; step < x.steps(); ++step) {
-    for (int64_t row = 0; row < x.source_rows(taps.rows); ++row) {
-      const int64_t source_row = first * x.h.source_step + x.h.first_offset() + row;
-      C* to = job.packed_x + row * x.row_pitch;
-      if (depthwise) {
-        pack_row_of_vectors(x, image, x.groups - step * x.vector, source_row, to);
-      } else {
-        pack_row(x, image, source_row, to);
-      }
-    }
+    pack_band(x, image, step, first, taps.rows, x.bands > 1 || (first_unit && step == 0), job.packed_x);
     if (pixels) {
       add_pixels_band(job, taps, step, grads);
     } else {
@@ -170,7 +162,8 @@ static void backward_weight(const WeightGradPlan& plan, const T* grad, const T* 
     fill_zero(own, plan.sums);
     const WeightGradJob<T> job{plan, grad, x, packed_x, packed_grad, own, own + plan.bias_sum(0), lists};
     const int64_t last = plan.first_unit(chunk + 1);
-    for (int64_t unit = plan.first_unit(chunk); unit < last; ++unit) add_unit(job, unit);
+    for (int64_t unit = plan.first_unit(chunk); unit < last; ++unit)
+      add_unit(job, unit, unit == plan.first_unit(begin));
     if (pixels) add_lanes(sums, plan.sums / plan.x.vector, partial);
   }
 }

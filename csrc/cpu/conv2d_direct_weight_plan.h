@@ -37,10 +37,11 @@ struct WeightGradPlan {
 inline DirectLanes weight_grad_lanes(const GatherPlan& x, int64_t k, bool channels_last) {
   if (x.lanes == DirectLanes::depthwise) return DirectLanes::depthwise;
   if (k * 2 < x.vector) return DirectLanes::pixels;
-  constexpr double kTranspose = 8;
+  constexpr double kTranspose = 6, kUnaligned = 1.35;
   const double taps = static_cast<double>(x.in * x.taps());
   const int64_t cols = x.w.count(0);
-  const double pixels = taps * round_up(cols, x.vector) / cols + (channels_last ? kTranspose : 0);
+  const double pixels =
+      taps * kUnaligned * round_up(cols, x.vector) / cols + (channels_last ? kTranspose : 0);
   const double channels = taps * round_up(k, x.vector) / k + (channels_last ? 0 : kTranspose);
   return pixels <= channels ? DirectLanes::pixels : DirectLanes::channels;
 }
