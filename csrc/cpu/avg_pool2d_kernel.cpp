@@ -95,13 +95,20 @@ static void forward_wide(const PoolPlan& plan, const T* x, T* y, void*, int64_t 
   const int64_t width = plan.columns.size, column_divisor = plan.columns.window[0].divisor;
   int64_t plane = begin / rows.windows, p = begin % rows.windows;
   for (int64_t unit = begin; unit < end; unit += L) {
-    Vec<C> sums[L] = {}, divisors = broadcast(C{1});
-    for (int64_t lane = 0; lane < smaller(L, end - unit); ++lane) {
-      const PoolWindow& window = rows.window[p];
-      const T* run = x + (plane * rows.size + window.origin + window.first_tap) * width;
-      sums[lane] = sum_run(run, (window.end_tap - window.first_tap) * width);
-      divisors[lane] = static_cast<C>(window.divisor * column_divisor);
-      if (++p == rows.windows) p = 0, ++plane;
+    const int64_t count = smaller(L, end - unit), short_run = rows.size * width;
+    Vec<C> sums[L], divisors = broadcast(static_cast<C>(rows.window[0].divisor * column_divisor));
+    if (rows.windows == 1 && short_run <= L && count == L) {
+      for (int64_t lane = 0; lane < L; ++lane) sums[lane] = load_first(x + (unit + lane) * short_run, short_run);
+      plane += L;
+    } else {
+      for (int64_t lane = 0; lane < L; ++lane) sums[lane] = Vec<C>{};
+      for (int64_t lane = 0; lane < count; ++lane) {
+        const PoolWindow& window = rows.window[p];
+        const T* run = x + (plane * rows.size + window.origin + window.first_tap) * width;
+        sums[lane] = sum_run(run, (window.end_tap - window.first_tap) * width);
+        if (rows.windows > 1) divisors[lane] = static_cast<C>(window.divisor * column_divisor);
+        if (++p == rows.windows) p = 0, ++plane;
+      }
     }
     store_first(y + unit, tree_sums<C>(sums) / divisors, end - unit);
   }
@@ -162,9 +169,10 @@ template <typename T, int kVectors, typename C = compute_t<T>>
 CNNEXT_INLINE void average_pixel(const PoolPlan& plan, const PoolWindow& row, const PoolWindow& column, const T* x,
                                  int64_t readable, T* y, int64_t writable) {
   Vec<C> sum[kVectors] = {};
-  for (int64_t r = row.first_tap; r < row.end_tap; ++r) {
-    for (int64_t s = column.first_tap; s < column.end_tap; ++s) {
-      const int64_t at = ((row.origin + r) * plan.columns.size + column.origin + s) * plan.channels;
+  const int64_t line = plan.columns.size * plan.channels, taps = column.end_tap - column.first_tap;
+  int64_t left = (row.origin + row.first_tap) * line + (column.origin + column.first_tap) * plan.channels;
+  for (int64_t r = row.first_tap; r < row.end_tap; ++r, left += line) {
+    for (int64_t s = 0, at = left; s < taps; ++s, at += plan.channels) {
       for (int i = 0; i < kVectors; ++i) {
         sum[i] += kVectors > 1 ? load(x + at + i * kLanes<C>) : load_first(x + at, readable - at);
       }

@@ -14,16 +14,22 @@ namespace {
 struct MaxPoolPlan {
   PoolTables rows, columns;
   PoolPlan plan;
-  bool pairs, by_rows, wide_tap;
+  bool wide_tap;
 
   MaxPoolPlan(const Pool2dShape& shape, bool channels_last)
       : rows(PoolTables::uniform(shape.h, shape.p, shape.r, shape.stride_h, shape.pad_h, shape.dil_h)),
         columns(PoolTables::uniform(shape.w, shape.q, shape.s, shape.stride_w, shape.pad_w, shape.dil_w)),
         plan(pool_plan(shape.n, shape.c, channels_last, rows, columns)),
-        pairs(!channels_last && is_pairs(plan)),
-        by_rows(!channels_last && !pairs && rows_pay(plan)),
         wide_tap(!taps_fit_a_byte(shape.r, shape.s)) {}
 };
+
+template <typename Ways>
+auto choose_kernel(const PoolPlan& plan, bool channels_last, const Ways& ways) {
+  if (channels_last) return ways.channels;
+  if (is_pairs(plan)) return ways.pairs;
+  if (is_three_by_three(plan)) return ways.three_by_three;
+  return rows_pay(plan) ? ways.rows : ways.channels;
+}
 
 ScalarType tap_dtype(const MaxPoolPlan& pool) { return pool.wide_tap ? ScalarType::Int : ScalarType::Byte; }
 
@@ -37,7 +43,7 @@ void check_tap(const Tensor& tap, const MaxPoolPlan& pool, const Sizes& shape) {
 // Runs a kernel over `count` rows, each thread with scratch of its own.
 template <typename T, typename Run>
 void run_rows(const MaxPoolPlan& pool, int64_t count, int64_t values_each, const Run& run) {
-  const int64_t bytes = pool.by_rows ? max_pool2d_kernels<T>().scratch_bytes(pool.plan) : 0;
+  const int64_t bytes = rows_pay(pool.plan) ? max_pool2d_kernels<T>().scratch_bytes(pool.plan) : 0;
   parallel_for(count, values_each, [&](int64_t begin, int64_t end) { run(workspace<char>(bytes), begin, end); });
 }
 
@@ -52,9 +58,7 @@ std::tuple<Tensor, Tensor> max_pool2d(const Tensor& input, Sizes kernel_size, Si
   dispatch_floating(x, "input", [&](auto tag) {
     using T = typename decltype(tag)::type;
     const auto& kernels = max_pool2d_kernels<T>();
-    const auto forward = pool.pairs     ? kernels.forward_pairs
-                         : pool.by_rows ? kernels.forward_rows
-                                        : kernels.forward_channels;
+    const auto forward = choose_kernel(pool.plan, channels_last, kernels.forward);
     const int64_t rows = pool.plan.planes * shape.p;
     run_rows<T>(pool, rows, shape.q * pool.plan.channels * shape.r * shape.s,
                 [&](void* scratch, int64_t begin, int64_t end) {
@@ -77,10 +81,9 @@ Tensor max_pool2d_backward(const Tensor& grad, const Tensor& tap, Sizes input_si
   dispatch_floating(g, "grad", [&](auto tag) {
     using T = typename decltype(tag)::type;
     const auto& kernels = max_pool2d_kernels<T>();
-    const auto backward = pool.pairs     ? kernels.backward_pairs
-                          : pool.by_rows ? kernels.backward_rows
-                                         : kernels.backward_channels;
-    const int64_t rows = pool.plan.planes * (pool.pairs ? shape.p : shape.h);
+    const auto backward = choose_kernel(pool.plan, channels_last, kernels.backward);
+    const bool pairs = backward == kernels.backward.pairs;
+    const int64_t rows = pool.plan.planes * (pairs ? shape.p : shape.h);
     run_rows<T>(pool, rows, 4 * shape.w * pool.plan.channels, [&](void* scratch, int64_t begin, int64_t end) {
       backward(pool.plan, pool.wide_tap, data<T>(g), taps.const_data_ptr(), mutable_data<T>(grad_x), scratch, begin,
                end);

@@ -6,6 +6,7 @@
 // Idea: a vector holds neighbouring windows of a row (NCHW, see pool2d_phases.h) or channels of a pixel (NHWC).
 #include "max_pool2d_kernel.h"
 
+#include "max_pool2d_3x3.h"
 #include "max_pool2d_rows.h"
 #include "pool2d_channels.h"
 #include "pool2d_pairs.h"
@@ -22,9 +23,16 @@ static void forward_pairs(const PoolPlan& plan, bool, const T* x, T* y, void* ta
                    [&](Vec<C> a0, Vec<C> a1, Vec<C> b0, Vec<C> b1, int64_t output, int64_t writable) {
                      Vec<C> best = shuffle<C, EvenLanes>(a0, a1);
                      Mask<C> winner{};
-                     challenge<C>(shuffle<C, OddLanes>(a0, a1), all_lanes<C>(1), best, winner);
-                     challenge<C>(shuffle<C, EvenLanes>(b0, b1), all_lanes<C>(2), best, winner);
-                     challenge<C>(shuffle<C, OddLanes>(b0, b1), all_lanes<C>(3), best, winner);
+                     const auto search = [&](const auto& meet) {
+                       meet(shuffle<C, OddLanes>(a0, a1), all_lanes<C>(1), best, winner);
+                       meet(shuffle<C, EvenLanes>(b0, b1), all_lanes<C>(2), best, winner);
+                       meet(shuffle<C, OddLanes>(b0, b1), all_lanes<C>(3), best, winner);
+                     };
+                     if (has_nan<C>((a0 + a1) + (b0 + b1))) {
+                       search(challenge<C>);
+                     } else {
+                       search(challenge_ordered<C>);
+                     }
                      store_first(y + output, best, writable);
                      store_narrow_first<C>(taps + output, winner, writable);
                    });
@@ -158,11 +166,8 @@ static void gather_of(const PoolPlan& plan, const T* x, const Tap* tap, T* y, in
 template <typename T>
 static void forward_rows(const PoolPlan& plan, bool wide_tap, const T* x, T* y, void* tap, void* scratch,
                          int64_t begin, int64_t end) {
-  auto* narrow = static_cast<uint8_t*>(tap);
-  if (wide_tap) return forward_rows_of<T, int32_t, 0>(plan, x, y, static_cast<int32_t*>(tap), scratch, begin, end);
-  if (plan.columns.taps == 2) return forward_rows_of<T, uint8_t, 2>(plan, x, y, narrow, scratch, begin, end);
-  if (plan.columns.taps == 3) return forward_rows_of<T, uint8_t, 3>(plan, x, y, narrow, scratch, begin, end);
-  forward_rows_of<T, uint8_t, 0>(plan, x, y, narrow, scratch, begin, end);
+  if (wide_tap) return forward_rows_of(plan, x, y, static_cast<int32_t*>(tap), scratch, begin, end);
+  forward_rows_of(plan, x, y, static_cast<uint8_t*>(tap), scratch, begin, end);
 }
 
 template <typename T>
@@ -206,8 +211,10 @@ static int64_t scratch_bytes(const PoolPlan& plan) {
 template <typename T>
 const MaxPool2dKernels<T>& max_pool2d_kernels() {
   static constexpr MaxPool2dKernels<T> table{
-      forward_pairs<T>, forward_rows<T>,      forward_channels<T>, backward_pairs<T>, backward_rows<T>,
-      backward_channels<T>, gather<T>, scratch_bytes<T>};
+      {forward_pairs<T>, forward_3x3<T>, forward_rows<T>, forward_channels<T>},
+      {backward_pairs<T>, backward_3x3<T>, backward_rows<T>, backward_channels<T>},
+      gather<T>,
+      scratch_bytes<T>};
   return table;
 }
 

@@ -18,6 +18,14 @@ CNNEXT_INLINE void challenge(Vec<C> v, Mask<C> code, Vec<C>& best, Mask<C>& tap)
   tap = wins ? code : tap;
 }
 
+// The same where neither is NaN, with one comparison. Callers look for NaN among all their values at once.
+template <typename C>
+CNNEXT_INLINE void challenge_ordered(Vec<C> v, Mask<C> code, Vec<C>& best, Mask<C>& tap) {
+  const Mask<C> stays = v <= best;
+  best = select<C>(stays, best, v);
+  tap = stays ? tap : code;
+}
+
 template <typename C>
 CNNEXT_INLINE Mask<C> all_lanes(int64_t value) {
   return Mask<C>{} + static_cast<decltype(Mask<C>{}[0] + 0)>(value);
@@ -73,12 +81,11 @@ struct ForwardRows {
   }
 };
 
-// One vector of windows. kTaps is the number of horizontal taps where the compiler is to know it, else 0.
-// `first` is the number of the plane's first row.
-template <typename C, int kTaps>
+// One vector of windows; `first` is the number of the plane's first row.
+template <typename C>
 CNNEXT_INLINE void search_windows(const ForwardRows<C>& scratch, const PoolPlan& plan, const PoolWindow& rows,
                                   int64_t first, int64_t q, Vec<C>& best, Mask<C>& tap) {
-  const int64_t taps = kTaps > 0 ? kTaps : plan.columns.taps;
+  const int64_t taps = plan.columns.taps;
   best = broadcast(kLowest<C>);
   Mask<C> code = all_lanes<C>(rows.first_tap * taps);
   tap = scratch.first_taps[q / kLanes<C>] + code;
@@ -91,7 +98,7 @@ CNNEXT_INLINE void search_windows(const ForwardRows<C>& scratch, const PoolPlan&
   }
 }
 
-template <typename T, typename Tap, int kTaps>
+template <typename T, typename Tap>
 static void forward_rows_of(const PoolPlan& plan, const T* x, T* y, Tap* tap, void* memory, int64_t begin,
                             int64_t end) {
   using C = compute_t<T>;
@@ -109,7 +116,7 @@ static void forward_rows_of(const PoolPlan& plan, const T* x, T* y, Tap* tap, vo
       const int64_t output = unit * columns.windows + q, writable = end * columns.windows - output;
       Vec<C> best;
       Mask<C> winner;
-      search_windows<C, kTaps>(scratch, plan, rows.window[p], first, q, best, winner);
+      search_windows<C>(scratch, plan, rows.window[p], first, q, best, winner);
       store_first(y + output, best, writable);
       store_narrow_first<C>(tap + output, winner, writable);
     }
@@ -180,7 +187,7 @@ struct BackwardRows {
 
 // A row of grad_x, for any stride, by way of its phases.
 template <typename T, typename C>
-static void gather_row(const BackwardRows<C>& scratch, const PoolPlan& plan, const PoolCover& cover, int64_t first,
+CNNEXT_INLINE void gather_row(const BackwardRows<C>& scratch, const PoolPlan& plan, const PoolCover& cover, int64_t first,
                        T* row, int64_t writable) {
   const PoolAxis &rows = plan.rows, &columns = plan.columns;
   for (int64_t phase = 0; phase < columns.stride; ++phase) {
@@ -199,33 +206,11 @@ static void gather_row(const BackwardRows<C>& scratch, const PoolPlan& plan, con
   merge_row(scratch.phases, scratch.sums, row, writable);
 }
 
-// The same in registers for the 3-wide windows of the residual networks' first pool: stride 2, padding 1. Pixel 2m is
-// the middle tap of window m; 2m + 1 is the right tap of window m and the left one of m + 1.
-template <typename T, typename C>
-static void gather_row_3_stride_2(const BackwardRows<C>& scratch, const PoolPlan& plan, const PoolCover& cover,
-                                  int64_t first, T* row, int64_t writable) {
-  for (int64_t m = 0; 2 * m < plan.columns.size; m += kLanes<C>) {
-    Vec<C> even{}, odd{};
-    for (int64_t k = 0; k < cover.count; ++k) {
-      const int64_t at = scratch.slot(first + cover.window + k * plan.rows.window_step) + m;
-      const Mask<C> left = all_lanes<C>((cover.tap - k * plan.rows.tap_step) * 3);
-      even += scratch.gradient(at, left + 1);
-      odd += scratch.gradient(at, left + 2) + scratch.gradient(at + 1, left);
-    }
-    store_first(row + 2 * m, shuffle<C, InterleaveLow>(even, odd), writable - 2 * m);
-    const int64_t second = 2 * m + kLanes<C>;
-    if (second < plan.columns.size) {
-      store_first(row + second, shuffle<C, InterleaveHigh>(even, odd), writable - second);
-    }
-  }
-}
-
 template <typename T, typename Tap>
 static void backward_rows_of(const PoolPlan& plan, const T* grad, const Tap* tap, T* grad_x, void* memory,
                              int64_t begin, int64_t end) {
   using C = compute_t<T>;
   const PoolAxis &rows = plan.rows, &columns = plan.columns;
-  const bool residual = columns.taps == 3 && columns.stride == 2 && columns.pad == 1 && columns.dilation == 1;
   Arena arena(memory);
   BackwardRows<C> scratch(plan, arena);
   scratch.start(columns);
@@ -235,8 +220,8 @@ static void backward_rows_of(const PoolPlan& plan, const T* grad, const Tap* tap
     const bool last = h + 1 == rows.size;
     const int64_t next_h = last ? 0 : h + 1, next_first = last ? first + rows.windows : first;
     if (unit + 1 < end) scratch.prepare(plan, rows.cover[next_h], next_first, grad, tap);
-    const auto gather = residual ? gather_row_3_stride_2<T, C> : gather_row<T, C>;
-    gather(scratch, plan, rows.cover[h], first, grad_x + unit * columns.size, (end - unit) * columns.size);
+    const int64_t writable = (end - unit) * columns.size;
+    gather_row(scratch, plan, rows.cover[h], first, grad_x + unit * columns.size, writable);
     h = next_h, first = next_first;
   }
 }

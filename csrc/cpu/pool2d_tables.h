@@ -97,4 +97,12 @@ inline bool is_pairs(const PoolPlan& plan) {
   return axis_is(plan.rows) && axis_is(plan.columns);
 }
 
+// Whether the kernels of max_pool2d_3x3.h may be used on an NCHW plan.
+inline bool is_three_by_three(const PoolPlan& plan) {
+  const auto axis_is = [](const PoolAxis& axis) {
+    return axis.taps == 3 && axis.stride == 2 && axis.pad == 1 && axis.dilation == 1;
+  };
+  return axis_is(plan.rows) && axis_is(plan.columns) && 2 * plan.columns.windows == plan.columns.size;
+}
+
 }  // namespace cnnext

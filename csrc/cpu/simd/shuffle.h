@@ -51,6 +51,22 @@ CNNEXT_INLINE Vec<T> tree_sums(Vec<T> (&v)[kLanes<T>]) {
   return v[0];
 }
 
+template <typename T>
+CNNEXT_INLINE bool has_nan(Vec<T> v) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    return _mm512_cmp_ps_mask(reinterpret_cast<__m512>(v), reinterpret_cast<__m512>(v), _CMP_UNORD_Q);
+  } else {
+    return _mm512_cmp_pd_mask(reinterpret_cast<__m512d>(v), reinterpret_cast<__m512d>(v), _CMP_UNORD_Q);
+  }
+#else
+  const Mask<T> is_nan = v != v;
+  auto any = is_nan[0];
+  for (int i = 1; i < kLanes<T>; ++i) any |= is_nan[i];
+  return any;
+#endif
+}
+
 // As load_first, for any n: nothing is read where n ≤ 0.
 template <typename S>
 CNNEXT_INLINE Vec<compute_t<S>> load_up_to(const S* p, int64_t n) {

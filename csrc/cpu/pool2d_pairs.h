@@ -1,0 +1,71 @@
+// NCHW pools with 2×2 windows, stride 2, no padding and no incomplete window: nearly every pool of the classic networks.
+//
+// The two rows of a row of windows are read once, straight into registers, and no scratch is needed. On small maps the
+// cost of a row is what counts, not that of a vector. Loads and stores run over the end of a row where memory allows
+// it: what they touch there is the next row, which comes later.
+#pragma once
+
+#include "pool2d_axis.h"
+#include "simd/shuffle.h"
+
+namespace cnnext::CNNEXT_ISA {
+
+// combine(a0, a1, b0, b1, output, writable) for each vector of windows, from `output` on: a0, a1 are the pixels of the
+// upper row, 2·kLanes of them, b0, b1 those below.
+template <typename T, typename Combine>
+CNNEXT_INLINE void for_pair_windows(const PoolPlan& plan, const T* x, int64_t begin, int64_t end,
+                                    const Combine& combine) {
+  using C = compute_t<T>;
+  constexpr int64_t L = kLanes<C>;
+  const int64_t width = plan.columns.size, windows = plan.columns.windows, inputs = plan.inputs();
+  int64_t plane = begin / plan.rows.windows, p = begin % plan.rows.windows;
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const int64_t row = (plane * plan.rows.size + 2 * p) * width;
+    for (int64_t q = 0; q < windows; q += L) {
+      const int64_t a = row + 2 * q, b = a + width;
+      const bool second = q + L / 2 < windows;
+      const Vec<C> a0 = load_up_to(x + a, inputs - a), b0 = load_up_to(x + b, inputs - b);
+      const Vec<C> a1 = second ? load_up_to(x + a + L, inputs - a - L) : a0;
+      const Vec<C> b1 = second ? load_up_to(x + b + L, inputs - b - L) : b0;
+      combine(a0, a1, b0, b1, unit * windows + q, (end - unit) * windows - q);
+    }
+    if (++p == plan.rows.windows) p = 0, ++plane;
+  }
+}
+
+template <typename C>
+struct PairGradients {
+  Vec<C> upper_even, upper_odd, lower_even, lower_odd;
+};
+
+// Writes grad_x from spread(output), the gradients of the four pixels under a vector of windows. [begin, end) are rows
+// of windows; the last one of a plane takes the odd row of pixels under no window with it.
+template <typename T, typename Spread, typename C = compute_t<T>>
+CNNEXT_INLINE void for_pair_pixels(const PoolPlan& plan, T* grad_x, int64_t begin, int64_t end, const Spread& spread) {
+  constexpr int64_t L = kLanes<C>;
+  const int64_t width = plan.columns.size, windows = plan.columns.windows, height = plan.rows.size;
+  int64_t plane = begin / plan.rows.windows, p = begin % plan.rows.windows;
+  const int64_t end_p = end % plan.rows.windows;
+  const int64_t limit = (end / plan.rows.windows * height + 2 * end_p) * width;
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const int64_t upper = (plane * height + 2 * p) * width, lower = upper + width;
+    for (int64_t q = 0; q < windows; q += L) {
+      const PairGradients<C> g = spread(unit * windows + q);
+      const auto put = [&](int64_t at, int64_t writable, Vec<C> even, Vec<C> odd) {
+        store_first(grad_x + at, shuffle<C, InterleaveLow>(even, odd), writable);
+        if (q + L / 2 < windows) {
+          store_first(grad_x + at + L, shuffle<C, InterleaveHigh>(even, odd), writable - L);
+        }
+      };
+      // The end of the upper row must not run into a part of the lower one that is already there.
+      put(upper + 2 * q, windows <= L ? limit - upper : 2 * (windows - q), g.upper_even, g.upper_odd);
+      put(lower + 2 * q, limit - lower - 2 * q, g.lower_even, g.lower_odd);
+    }
+    for (int64_t w = 2 * windows; w < width; ++w) grad_x[upper + w] = grad_x[lower + w] = T{};
+    if (++p < plan.rows.windows) continue;
+    for (int64_t i = lower + width; i < (plane + 1) * height * width; ++i) grad_x[i] = T{};
+    p = 0, ++plane;
+  }
+}
+
+}  // namespace cnnext::CNNEXT_ISA
