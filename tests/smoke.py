@@ -1,10 +1,10 @@
 """Run the native ops beside torch's, in a process that has another torch, instruction set or library.
 
-``python smoke.py RESULTS`` does forward and backward of each op, in float32 and float64 and both layouts,
-fails where we differ from torch, and saves our results, so that those of two processes can be compared.
+Forward and backward of each op, in float32 and float64 and both layouts, are held to the accuracy rule.
 """
 
-import sys
+import functools
+import itertools
 
 import torch
 import torch.nn.functional as peer
@@ -12,6 +12,7 @@ import torch.nn.functional as peer
 import cnnext
 import cnnext.functional as ours
 from cnnext.info import isa
+from cnnext.testing import assert_as_exact_as_torch, assert_gradients_as_exact_as_torch, make_tensor
 
 
 def corr2d(library, x, kernel):
@@ -35,30 +36,20 @@ OPS = {
 }
 
 
-def output_and_gradients(op, library, inputs):
-    leaves = [tensor.clone().requires_grad_() for tensor in inputs]
-    output = op(library, *leaves)
-    slope = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view(output.shape)
-    return [output.detach(), *torch.autograd.grad(output, leaves, slope)]
-
-
-def main(results_path):
-    cnnext.backend("cpu")  # raises, at the first op, if the native library is not there
-    results = {}
-    for name, (op, shapes) in OPS.items():
-        for dtype in (torch.float32, torch.float64):
-            for layout in (torch.contiguous_format, torch.channels_last):
-                generator = torch.Generator().manual_seed(0)
-                inputs = [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes]
-                inputs = [x.contiguous(memory_format=layout) if x.dim() == 4 else x for x in inputs]
-                found = output_and_gradients(op, ours, inputs)
-                torch.testing.assert_close(
-                    found, output_and_gradients(op, peer, inputs), msg=lambda text, n=name: f"{n}: {text}"
-                )
-                results[f"{name} {dtype} {layout}"] = found
-    torch.save(results, results_path)
-    print(f"{len(results)} cases agree with torch {torch.__version__} on {isa()}")
+def check(name, dtype, layout):
+    op, shapes = OPS[name]
+    tensors = [
+        make_tensor(shape, dtype, channels_last=layout == torch.channels_last and len(shape) == 4, seed=seed)
+        for seed, shape in enumerate(shapes)
+    ]
+    of_ours, of_torch = functools.partial(op, ours), functools.partial(op, peer)
+    assert_as_exact_as_torch(of_ours(*tensors), of_torch, of_torch, *tensors)
+    assert_gradients_as_exact_as_torch(of_ours, of_torch, of_torch, *tensors)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    cnnext.backend("cpu")  # raises, at the first op, if the native library is not there
+    cases = list(itertools.product(OPS, (torch.float32, torch.float64), (torch.contiguous_format, torch.channels_last)))
+    for case in cases:
+        check(*case)
+    print(f"{len(cases)} cases agree with torch {torch.__version__} on {isa()}")

