@@ -8,7 +8,7 @@ def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def window_count(size: int, taps: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> int:
-    """Windows along one axis; with ``ceil_mode`` also the incomplete one, if it starts inside or in the left padding."""
+    """Windows along one axis; with ``ceil_mode`` the incomplete one too if it starts before the right padding."""
     room = size + 2 * padding - dilation * (taps - 1) - 1
     count = room // stride + 1
     if ceil_mode and room % stride and count * stride < size + padding:

@@ -1,5 +1,5 @@
-// The sizes of a two-dimensional convolution, for host and device. The letters are fixed here for the whole project:
-// n c h w input, k output channel, r s tap, p q output pixel, g group.
+// The sizes of a two-dimensional convolution, for host and device. The letters are fixed here for the whole
+// project: n c h w input, k output channel, r s tap, p q output pixel, g group.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,8 @@
 
 namespace cnnext {
 
-//   y[n, k, p, q] = bias[k] + Σ_{c,r,s} x[n, g·C/G + c, p·stride_h − pad_h + r·dil_h, q·stride_w − pad_w + s·dil_w]
+//   y[n, k, p, q] = bias[k] + Σ_{c,r,s} x[n, g·C/G + c, p·stride_h − pad_h + r·dil_h, q·stride_w − pad_w +
+//   s·dil_w]
 //                                       · weight[k, c, r, s],  g = k / (K/G)
 struct Conv2dShape {
   int64_t n, c, h, w;  // input; c counts all groups

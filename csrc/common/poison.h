@@ -1,5 +1,5 @@
-// CNNEXT_POISON=1 fills fresh outputs and workspaces with NaN: what a kernel forgets to write is then seen in its
-// result. The tests run with it.
+// CNNEXT_POISON=1 fills fresh outputs and workspaces with NaN: what a kernel forgets to write is then seen in
+// its result. The tests run with it.
 #pragma once
 
 #include <cstdlib>

@@ -20,8 +20,8 @@ struct Pool2dShape {
   int64_t p, q;
 };
 
-// Windows along one axis. With ceil_mode an incomplete last window counts, but only if it starts inside the input
-// or its left padding. (torch's rule: pooling_output_shape in ATen/native/Pool.h)
+// Windows along one axis. With ceil_mode an incomplete last window counts, but only if it starts inside the
+// input or its left padding. (torch's rule: pooling_output_shape in ATen/native/Pool.h)
 CNNEXT_HOST_DEVICE inline int64_t pool_windows(int64_t size, int64_t kernel, int64_t stride, int64_t pad,
                                                int64_t dilation, bool ceil_mode) {
   const int64_t room = size + 2 * pad - dilation * (kernel - 1) - 1;

@@ -12,7 +12,8 @@
 namespace cnnext {
 
 template <typename T>
-static auto choose_kernel(const PoolPlan& plan, bool channels_last, const typename AvgPool2dKernels<T>::Pass& pass) {
+static auto choose_kernel(const PoolPlan& plan, bool channels_last,
+                          const typename AvgPool2dKernels<T>::Pass& pass) {
   if (channels_last) return pass.channels;
   if (is_pairs(plan)) return pass.pairs;
   const PoolWindow* column = plan.columns.window;
@@ -34,7 +35,8 @@ Tensor average_windows(const Tensor& input, const PoolTables& rows, const PoolTa
   const bool channels_last = is_channels_last(input);
   const PoolPlan plan = pool_plan(input.size(0), input.size(1), channels_last, rows, columns);
   const Tensor x = contiguous_as(input, channels_last);
-  const Tensor y = empty(x, {input.size(0), input.size(1), plan.rows.windows, plan.columns.windows}, channels_last);
+  const Tensor y =
+      empty(x, {input.size(0), input.size(1), plan.rows.windows, plan.columns.windows}, channels_last);
   dispatch_floating(x, "input", [&](auto tag) {
     using T = typename decltype(tag)::type;
     if (plan.outputs() == 0) return;
@@ -49,7 +51,8 @@ Tensor spread_windows(const Tensor& grad, const PoolTables& rows, const PoolTabl
   const bool channels_last = is_channels_last(grad);
   const PoolPlan plan = pool_plan(grad.size(0), grad.size(1), channels_last, rows, columns);
   const Tensor g = contiguous_as(grad, channels_last);
-  const Tensor grad_x = empty(g, {grad.size(0), grad.size(1), plan.rows.size, plan.columns.size}, channels_last);
+  const Tensor grad_x =
+      empty(g, {grad.size(0), grad.size(1), plan.rows.size, plan.columns.size}, channels_last);
   dispatch_floating(g, "grad", [&](auto tag) {
     using T = typename decltype(tag)::type;
     if (plan.inputs() == 0) return;
@@ -71,8 +74,10 @@ struct AveragePoolTables {
   PoolTables rows, columns;
 
   AveragePoolTables(const Pool2dShape& shape, bool count_include_pad, std::optional<int64_t> divisor_override)
-      : rows(PoolTables::uniform(shape.h, shape.p, shape.r, shape.stride_h, shape.pad_h, 1, count_include_pad)),
-        columns(PoolTables::uniform(shape.w, shape.q, shape.s, shape.stride_w, shape.pad_w, 1, count_include_pad)) {
+      : rows(PoolTables::uniform(shape.h, shape.p, shape.r, shape.stride_h, shape.pad_h, 1,
+                                 count_include_pad)),
+        columns(PoolTables::uniform(shape.w, shape.q, shape.s, shape.stride_w, shape.pad_w, 1,
+                                    count_include_pad)) {
     if (!divisor_override) return;
     rows.override_divisor(*divisor_override);
     columns.override_divisor(1);
@@ -93,8 +98,8 @@ Tensor avg_pool2d(const Tensor& input, Sizes kernel_size, Sizes stride, Sizes pa
   return average_windows(input, tables.rows, tables.columns);
 }
 
-Tensor avg_pool2d_backward(const Tensor& grad, Sizes input_size, Sizes kernel_size, Sizes stride, Sizes padding,
-                           bool count_include_pad, std::optional<int64_t> divisor_override) {
+Tensor avg_pool2d_backward(const Tensor& grad, Sizes input_size, Sizes kernel_size, Sizes stride,
+                           Sizes padding, bool count_include_pad, std::optional<int64_t> divisor_override) {
   check_divisor(divisor_override);
   const Pool2dShape shape = pool2d_shape_from_output(
       input_size, "input_size", {kernel_size, stride, padding, kNoDilation}, grad, "grad");

@@ -1,7 +1,9 @@
-// Average pools, uniform and adaptive.   y[n,c,p,q] = Σ over the pixels of window (p,q) of x[n,c,h,w] / divisor(p,q)
+// Average pools, uniform and adaptive.   y[n,c,p,q] = Σ over the pixels of window (p,q) of x[n,c,h,w] /
+// divisor(p,q)
 //
-// Sums are of compute precision (float for 16-bit storage) and divided once. Backward gathers: each pixel adds up
-// grad / divisor of the windows over it, so no two threads write one place and the bits do not depend on their number.
+// Sums are of compute precision (float for 16-bit storage) and divided once. Backward gathers: each pixel
+// adds up grad / divisor of the windows over it, so no two threads write one place and the bits do not depend
+// on their number.
 #include "avg_pool2d_kernel.h"
 
 #include "avg_pool2d_rows.h"
@@ -10,11 +12,12 @@
 
 namespace cnnext::CNNEXT_ISA {
 
-// ---- NCHW, unevenly spaced windows: the rows of a window are added in vectors, its columns one by one ----------------
+// ---- NCHW, unevenly spaced windows: the rows of a window are added in vectors, its columns one by one
+// ----------------
 
 template <typename C>
 struct UnevenScratch {
-  C* row;       // [size] forward: the sum of a window's rows; [windows] backward: gradients of a row of windows
+  C* row;  // [size] forward: the sum of a window's rows; [windows] backward: gradients of a row of windows
   C* divisors;  // [windows]
 
   UnevenScratch(const PoolPlan& plan, Arena& arena)
@@ -51,7 +54,8 @@ static void forward_uneven(const PoolPlan& plan, const T* x, T* y, void* memory,
 }
 
 template <typename T>
-static void backward_uneven(const PoolPlan& plan, const T* grad, T* grad_x, void* memory, int64_t begin, int64_t end) {
+static void backward_uneven(const PoolPlan& plan, const T* grad, T* grad_x, void* memory, int64_t begin,
+                            int64_t end) {
   using C = compute_t<T>;
   const PoolAxis &rows = plan.rows, &columns = plan.columns;
   Arena arena(memory);
@@ -72,9 +76,11 @@ static void backward_uneven(const PoolPlan& plan, const T* grad, T* grad_x, void
   }
 }
 
-// ---- NCHW, one window as wide as the image: its rows are one run of memory --------------------------------------------
+// ---- NCHW, one window as wide as the image: its rows are one run of memory
+// --------------------------------------------
 
-// Several of them at a time: the lanes of kLanes sums are added up together, which ends in one vector of outputs.
+// Several of them at a time: the lanes of kLanes sums are added up together, which ends in one vector of
+// outputs.
 template <typename T, typename C = compute_t<T>>
 CNNEXT_INLINE Vec<C> sum_run(const T* run, int64_t length) {
   constexpr int64_t L = kLanes<C>;
@@ -98,7 +104,8 @@ static void forward_wide(const PoolPlan& plan, const T* x, T* y, void*, int64_t 
     const int64_t count = smaller(L, end - unit), short_run = rows.size * width;
     Vec<C> sums[L], divisors = broadcast(static_cast<C>(rows.window[0].divisor * column_divisor));
     if (rows.windows == 1 && short_run <= L && count == L) {
-      for (int64_t lane = 0; lane < L; ++lane) sums[lane] = load_first(x + (unit + lane) * short_run, short_run);
+      for (int64_t lane = 0; lane < L; ++lane)
+        sums[lane] = load_first(x + (unit + lane) * short_run, short_run);
       plane += L;
     } else {
       for (int64_t lane = 0; lane < L; ++lane) sums[lane] = Vec<C>{};
@@ -127,23 +134,27 @@ static void backward_wide(const PoolPlan& plan, const T* grad, T* grad_x, void*,
     C sum = 0;
     for (int64_t k = 0; k < cover.count; ++k) {
       const int64_t p = cover.window + k * rows.window_step;
-      sum += to_compute(grad[plane * rows.windows + p]) / static_cast<C>(rows.window[p].divisor * column_divisor);
+      sum += to_compute(grad[plane * rows.windows + p]) /
+             static_cast<C>(rows.window[p].divisor * column_divisor);
     }
     T* run = grad_x + unit * width;
     const int64_t writable = (end - unit) * width;
-    for (int64_t i = 0; i < (next - h) * width; i += kLanes<C>) store_first(run + i, broadcast(sum), writable - i);
+    for (int64_t i = 0; i < (next - h) * width; i += kLanes<C>)
+      store_first(run + i, broadcast(sum), writable - i);
     unit += next - h;
     h = next;
     if (h == rows.size) h = 0, ++plane;
   }
 }
 
-// ---- NCHW, 2×2 ----------------------------------------------------------------------------------------------
+// ---- NCHW, 2×2
+// ----------------------------------------------------------------------------------------------
 
 template <typename T>
 static void forward_pairs(const PoolPlan& plan, const T* x, T* y, void*, int64_t begin, int64_t end) {
   using C = compute_t<T>;
-  const Vec<C> divisor = broadcast(static_cast<C>(plan.rows.window[0].divisor * plan.columns.window[0].divisor));
+  const Vec<C> divisor =
+      broadcast(static_cast<C>(plan.rows.window[0].divisor * plan.columns.window[0].divisor));
   for_pair_windows(plan, x, begin, end,
                    [&](Vec<C> a0, Vec<C> a1, Vec<C> b0, Vec<C> b1, int64_t output, int64_t writable) {
                      const Vec<C> low = a0 + b0, high = a1 + b1;
@@ -153,9 +164,11 @@ static void forward_pairs(const PoolPlan& plan, const T* x, T* y, void*, int64_t
 }
 
 template <typename T>
-static void backward_pairs(const PoolPlan& plan, const T* grad, T* grad_x, void*, int64_t begin, int64_t end) {
+static void backward_pairs(const PoolPlan& plan, const T* grad, T* grad_x, void*, int64_t begin,
+                           int64_t end) {
   using C = compute_t<T>;
-  const Vec<C> divisor = broadcast(static_cast<C>(plan.rows.window[0].divisor * plan.columns.window[0].divisor));
+  const Vec<C> divisor =
+      broadcast(static_cast<C>(plan.rows.window[0].divisor * plan.columns.window[0].divisor));
   const int64_t outputs = plan.outputs();
   for_pair_pixels(plan, grad_x, begin, end, [&](int64_t output) {
     const Vec<C> g = load_first(grad + output, outputs - output) / divisor;
@@ -163,11 +176,12 @@ static void backward_pairs(const PoolPlan& plan, const T* grad, T* grad_x, void*
   });
 }
 
-// ---- NHWC -----------------------------------------------------------------------------------------------------------
+// ---- NHWC
+// -----------------------------------------------------------------------------------------------------------
 
 template <typename T, int kVectors, typename C = compute_t<T>>
-CNNEXT_INLINE void average_pixel(const PoolPlan& plan, const PoolWindow& row, const PoolWindow& column, const T* x,
-                                 int64_t readable, T* y, int64_t writable) {
+CNNEXT_INLINE void average_pixel(const PoolPlan& plan, const PoolWindow& row, const PoolWindow& column,
+                                 const T* x, int64_t readable, T* y, int64_t writable) {
   Vec<C> sum[kVectors] = {};
   const int64_t line = plan.columns.size * plan.channels, taps = column.end_tap - column.first_tap;
   int64_t left = (row.origin + row.first_tap) * line + (column.origin + column.first_tap) * plan.channels;
@@ -179,7 +193,8 @@ CNNEXT_INLINE void average_pixel(const PoolPlan& plan, const PoolWindow& row, co
     }
   }
   const Vec<C> divisor = broadcast(static_cast<C>(row.divisor * column.divisor));
-  for (int i = 0; i < kVectors; ++i) store_first(y + i * kLanes<C>, sum[i] / divisor, writable - i * kLanes<C>);
+  for (int i = 0; i < kVectors; ++i)
+    store_first(y + i * kLanes<C>, sum[i] / divisor, writable - i * kLanes<C>);
 }
 
 template <typename T>
@@ -193,8 +208,8 @@ static void forward_channels(const PoolPlan& plan, const T* x, T* y, void*, int6
     for (int64_t q = 0; q < columns.windows; ++q) {
       for_channels<C>(plan.channels, [&](auto vectors, int64_t c) {
         const int64_t output = unit * row_outputs + q * plan.channels + c;
-        average_pixel<T, vectors.count>(plan, row, columns.window[q], x + plane + c, plan.inputs() - plane - c,
-                                        y + output, end * row_outputs - output);
+        average_pixel<T, vectors.count>(plan, row, columns.window[q], x + plane + c,
+                                        plan.inputs() - plane - c, y + output, end * row_outputs - output);
       });
     }
   }
@@ -218,9 +233,11 @@ CNNEXT_INLINE Vec<C> pixel_gradient(const PoolPlan& plan, const PoolCover& row, 
   return sum;
 }
 
-// A pixel under the same windows as its left neighbour is a copy of it, a row under those of the row above too.
+// A pixel under the same windows as its left neighbour is a copy of it, a row under those of the row above
+// too.
 template <typename T>
-static void backward_channels(const PoolPlan& plan, const T* grad, T* grad_x, void*, int64_t begin, int64_t end) {
+static void backward_channels(const PoolPlan& plan, const T* grad, T* grad_x, void*, int64_t begin,
+                              int64_t end) {
   using C = compute_t<T>;
   const PoolAxis &rows = plan.rows, &columns = plan.columns;
   const int64_t row_inputs = columns.size * plan.channels;

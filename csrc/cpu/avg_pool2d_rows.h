@@ -1,7 +1,8 @@
-// Average pools for NCHW, evenly spaced windows: neighbouring windows in the lanes (pool2d_phases.h says how).
+// Average pools for NCHW, evenly spaced windows: neighbouring windows in the lanes (pool2d_phases.h says
+// how).
 //
-// The sum is separable: the rows of a window are added first, at full width and in registers, then the horizontal taps
-// of the sums. Backward runs the other way, and rows under the same windows share one result.
+// The sum is separable: the rows of a window are added first, at full width and in registers, then the
+// horizontal taps of the sums. Backward runs the other way, and rows under the same windows share one result.
 #pragma once
 
 #include "avg_pool2d_kernel.h"
@@ -58,16 +59,17 @@ static void forward_rows(const PoolPlan& plan, const T* x, T* y, void* memory, i
       Vec<C> sum = load(scratch.sums + scratch.offset[0] + q);
       for (int64_t s = 1; s < columns.taps; ++s) sum += load(scratch.sums + scratch.offset[s] + q);
       const int64_t output = unit * columns.windows + q;
-      store_first(y + output, sum / (row_divisor * load(scratch.divisors + q)), end * columns.windows - output);
+      store_first(y + output, sum / (row_divisor * load(scratch.divisors + q)),
+                  end * columns.windows - output);
     }
   }
 }
 
-// What each window of the row `cover` gives to a pixel under it, Σ over the vertical windows of grad / divisor.
-// `row` is where the plane begins in grad; `out` has room for whole vectors.
+// What each window of the row `cover` gives to a pixel under it, Σ over the vertical windows of grad /
+// divisor. `row` is where the plane begins in grad; `out` has room for whole vectors.
 template <typename T, typename C = compute_t<T>>
-CNNEXT_INLINE void window_gradients(const PoolPlan& plan, const PoolCover& cover, const C* divisors, const T* grad,
-                                    int64_t plane, C* out) {
+CNNEXT_INLINE void window_gradients(const PoolPlan& plan, const PoolCover& cover, const C* divisors,
+                                    const T* grad, int64_t plane, C* out) {
   const PoolAxis &rows = plan.rows, &columns = plan.columns;
   for (int64_t q = 0; q < columns.windows; q += kLanes<C>) {
     Vec<C> sum{};
@@ -81,10 +83,13 @@ CNNEXT_INLINE void window_gradients(const PoolPlan& plan, const PoolCover& cover
   }
 }
 
-inline bool same_cover(const PoolCover& a, const PoolCover& b) { return a.window == b.window && a.count == b.count; }
+inline bool same_cover(const PoolCover& a, const PoolCover& b) {
+  return a.window == b.window && a.count == b.count;
+}
 
 template <typename T>
-static void backward_rows(const PoolPlan& plan, const T* grad, T* grad_x, void* memory, int64_t begin, int64_t end) {
+static void backward_rows(const PoolPlan& plan, const T* grad, T* grad_x, void* memory, int64_t begin,
+                          int64_t end) {
   using C = compute_t<T>;
   constexpr int64_t L = kLanes<C>;
   const PoolAxis &rows = plan.rows, &columns = plan.columns;

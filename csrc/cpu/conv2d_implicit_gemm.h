@@ -1,5 +1,5 @@
-// The implicit GEMM on tensors: scratch, threads, and the gathers of each pass. Tensors are dense in the layout
-// that `channels_last` says; weights are [k, c/g, r, s].
+// The implicit GEMM on tensors: scratch, threads, and the gathers of each pass. Tensors are dense in the
+// layout that `channels_last` says; weights are [k, c/g, r, s].
 #pragma once
 
 #include <tuple>
@@ -16,7 +16,8 @@ namespace cnnext {
 inline constexpr int64_t kWantedTasks = 16;
 
 template <typename T>
-inline constexpr ScalarType kComputeDtype = sizeof(compute_t<T>) == 8 ? ScalarType::Double : ScalarType::Float;
+inline constexpr ScalarType kComputeDtype =
+    sizeof(compute_t<T>) == 8 ? ScalarType::Double : ScalarType::Float;
 
 // An activation as [n, h, w, c] in the compute type: itself, or a copy that `keep` holds.
 template <typename T>
@@ -51,8 +52,8 @@ inline WeightLayout weight_layout(const Conv2dShape& shape, const Tensor& weight
 }
 
 template <typename T>
-void run_gather(const Conv2dGather& gather, const compute_t<T>* source, const Tensor& weight, WeightSteps steps,
-                const T* bias, T* out) {
+void run_gather(const Conv2dGather& gather, const compute_t<T>* source, const Tensor& weight,
+                WeightSteps steps, const T* bias, T* out) {
   using C = compute_t<T>;
   const auto& kernels = conv2d_kernels<T>();
   const Conv2dTiles tiles = kernels.tiles(gather.out);
@@ -60,9 +61,10 @@ void run_gather(const Conv2dGather& gather, const compute_t<T>* source, const Te
   const Tensor packed_tensor =
       empty(weight, {gather.groups * channel_tiles * tiles.channels * gather.gemm_k()}, kComputeDtype<T>);
   C* packed = mutable_data<C>(packed_tensor);
-  parallel_for(gather.groups * channel_tiles, tiles.channels * gather.gemm_k(), [&](int64_t begin, int64_t end) {
-    kernels.pack_weight(gather, data<T>(weight), steps.group, steps.out, steps.in, packed, begin, end);
-  });
+  parallel_for(
+      gather.groups * channel_tiles, tiles.channels * gather.gemm_k(), [&](int64_t begin, int64_t end) {
+        kernels.pack_weight(gather, data<T>(weight), steps.group, steps.out, steps.in, packed, begin, end);
+      });
   const int64_t blocks = ceil_div(gather.pixels(), tiles.pixels);
   const int64_t shares =
       smaller(channel_tiles, ceil_div(kWantedTasks, larger<int64_t>(1, blocks * gather.groups)));
@@ -85,15 +87,31 @@ void implicit_gemm_forward(const Conv2dShape& shape, const Tensor& x, const Tens
   std::vector<Conv2dTap> taps;
   for (int64_t r = 0; r < shape.r; ++r) {
     for (int64_t s = 0; s < shape.s; ++s) {
-      taps.push_back({r * shape.dil_h - shape.pad_h, s * shape.dil_w - shape.pad_w, (r * shape.s + s) * layout.tap});
+      taps.push_back(
+          {r * shape.dil_h - shape.pad_h, s * shape.dil_w - shape.pad_w, (r * shape.s + s) * layout.tap});
     }
   }
   Tensor keep;
   const auto* source = as_channels_last<T>(x, channels_last, keep);
-  const Conv2dGather gather{shape.n,        shape.groups, shape.group_c(), shape.h, shape.w, shape.group_k(),
-                            shape.p,        shape.q,      shape.p,         shape.q, shape.stride_h, shape.stride_w,
-                            0,              1,            0,               1,       taps.data(),
-                            shape.r * shape.s, channels_last};
+  const Conv2dGather gather{shape.n,
+                            shape.groups,
+                            shape.group_c(),
+                            shape.h,
+                            shape.w,
+                            shape.group_k(),
+                            shape.p,
+                            shape.q,
+                            shape.p,
+                            shape.q,
+                            shape.stride_h,
+                            shape.stride_w,
+                            0,
+                            1,
+                            0,
+                            1,
+                            taps.data(),
+                            shape.r * shape.s,
+                            channels_last};
   run_gather<T>(gather, source, weight, {layout.group, layout.k, layout.c}, data<T>(bias),
                 mutable_data<T>(output));
 }
@@ -117,12 +135,27 @@ void implicit_gemm_backward_input(const Conv2dShape& shape, const Tensor& grad, 
           }
         }
       }
-      const Conv2dGather gather{shape.n, shape.groups, shape.group_k(), shape.p, shape.q, shape.group_c(),
-                                shape.h, shape.w, ceil_div(shape.h - a, shape.stride_h),
-                                ceil_div(shape.w - b, shape.stride_w), 1, 1, a, shape.stride_h, b,
-                                shape.stride_w, taps.data(), static_cast<int64_t>(taps.size()), channels_last};
-      run_gather<T>(gather, source, weight, {layout.group, layout.c, layout.k}, static_cast<const T*>(nullptr),
-                    mutable_data<T>(grad_input));
+      const Conv2dGather gather{shape.n,
+                                shape.groups,
+                                shape.group_k(),
+                                shape.p,
+                                shape.q,
+                                shape.group_c(),
+                                shape.h,
+                                shape.w,
+                                ceil_div(shape.h - a, shape.stride_h),
+                                ceil_div(shape.w - b, shape.stride_w),
+                                1,
+                                1,
+                                a,
+                                shape.stride_h,
+                                b,
+                                shape.stride_w,
+                                taps.data(),
+                                static_cast<int64_t>(taps.size()),
+                                channels_last};
+      run_gather<T>(gather, source, weight, {layout.group, layout.c, layout.k},
+                    static_cast<const T*>(nullptr), mutable_data<T>(grad_input));
     }
   }
 }

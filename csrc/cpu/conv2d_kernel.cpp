@@ -1,8 +1,9 @@
 // conv2d by implicit GEMM: forward, and the input gradient as gathers with other taps.
 //
-// Idea: gemm_m = output pixels, gemm_n = output channels in the vector lanes, gemm_k = taps × input channels. The
-// matrix of patches exists one L2-sized panel at a time: kPanelTiles · kGemmRows pixels by kDepthBlock steps are
-// copied together (padding as zeros, stride and dilation by address) and then meet every tile of packed weights.
+// Idea: gemm_m = output pixels, gemm_n = output channels in the vector lanes, gemm_k = taps × input channels.
+// The matrix of patches exists one L2-sized panel at a time: kPanelTiles · kGemmRows pixels by kDepthBlock
+// steps are copied together (padding as zeros, stride and dilation by address) and then meet every tile of
+// packed weights.
 #include "conv2d_kernel.h"
 
 #include "conv2d_weight_kernel.h"
@@ -12,8 +13,8 @@ namespace cnnext::CNNEXT_ISA {
 
 inline constexpr int64_t kPanelTiles = 8;    // a weight tile read from L2 is used for so many register tiles
 inline constexpr int64_t kDepthBlock = 512;  // 8 · 14 pixels · 512 steps · 4 bytes = 229 KB of L2
-// Steps summed in registers before they join the total in memory: a longer chain of float additions loses bits (at
-// 4608 steps five times as many), a shorter one costs loads and stores (28 of each to 64 · 28 FMAs).
+// Steps summed in registers before they join the total in memory: a longer chain of float additions loses
+// bits (at 4608 steps five times as many), a shorter one costs loads and stores (28 of each to 64 · 28 FMAs).
 inline constexpr int64_t kChain = 64;
 inline constexpr int64_t kTaskPixels = kPanelTiles * kGemmRows;
 
@@ -37,7 +38,8 @@ static void to_channels_last(const T* x, compute_t<T>* y, int64_t c, int64_t h, 
   for (int64_t row = begin; row < end; ++row) {
     C* y_row = y + row * w * c;
     if (channels_last) {
-      for (int64_t i = 0; i < w * c; i += kLanes<C>) store_first(y_row + i, load_first(x + row * w * c + i, w * c - i), w * c - i);
+      for (int64_t i = 0; i < w * c; i += kLanes<C>)
+        store_first(y_row + i, load_first(x + row * w * c + i, w * c - i), w * c - i);
       continue;
     }
     const T* x_row = x + (row / h * c * h + row % h) * w;
@@ -71,7 +73,8 @@ static void pack_weight(const Conv2dGather& gather, const T* weight, int64_t gro
         for (int64_t lane = lane0; lane < live; ++lane) row[lane] = to_compute(value[lane * out_step]);
         for (int64_t lane = larger(lane0, live); lane < lane1; ++lane) row[lane] = 0;
       };
-      // In the order of the weight's memory: taps are the inner dimension of [k, c, r, s], channels of [k, r, s, c].
+      // In the order of the weight's memory: taps are the inner dimension of [k, c, r, s], channels of [k, r,
+      // s, c].
       if (in_step == 1) {
         for (int64_t t = 0; t < gather.tap_count; ++t) {
           for (int64_t c = 0; c < gather.in; ++c) pack_row(t, c);
@@ -103,8 +106,8 @@ static void advance(const Conv2dGather& gather, Pixel& pixel) {
   ++pixel.n;
 }
 
-// Copies `run` values, or as many zeros where there is no source, to step k of panel row `a`: kGemmDepth steps of a
-// row lie together, then come those of the tile's other rows.
+// Copies `run` values, or as many zeros where there is no source, to step k of panel row `a`: kGemmDepth
+// steps of a row lie together, then come those of the tile's other rows.
 template <typename C>
 CNNEXT_INLINE void copy_run(const C* from, C* a, int64_t k, int64_t run) {
   constexpr int64_t kBlock = kGemmRows * kGemmDepth;
@@ -124,8 +127,8 @@ CNNEXT_INLINE void copy_run(const C* from, C* a, int64_t k, int64_t run) {
 
 // Panel row of one pixel: steps [k0, k1) of its patch, taps in order, channels of the group inside a tap.
 template <typename C>
-static void pack_pixel(const Conv2dGather& gather, const C* source, int64_t group, const Pixel& pixel, int64_t k0,
-                       int64_t k1, C* a) {
+static void pack_pixel(const Conv2dGather& gather, const C* source, int64_t group, const Pixel& pixel,
+                       int64_t k0, int64_t k1, C* a) {
   const int64_t channels = gather.groups * gather.in;
   const C* image = source + pixel.n * gather.source_h * gather.source_w * channels + group * gather.in;
   const int64_t h0 = pixel.i * gather.stride_h, w0 = pixel.j * gather.stride_w;
@@ -139,8 +142,8 @@ static void pack_pixel(const Conv2dGather& gather, const C* source, int64_t grou
   }
 }
 
-// Adds the bias and stores sums[pixel][lane] as the caller's output. This is the one place where a finished tile
-// leaves the GEMM, and so where residual, ReLU and statistics belong.
+// Adds the bias and stores sums[pixel][lane] as the caller's output. This is the one place where a finished
+// tile leaves the GEMM, and so where residual, ReLU and statistics belong.
 template <typename T>
 static void store_tile(const Conv2dGather& gather, const compute_t<T>* sums, int64_t width, int64_t first,
                        int64_t count, int64_t channel, int64_t live, const T* bias, T* out) {
@@ -148,7 +151,8 @@ static void store_tile(const Conv2dGather& gather, const compute_t<T>* sums, int
   const int64_t channels = gather.groups * gather.out, plane = gather.out_h * gather.out_w;
   Pixel pixel = pixel_at(gather, first);
   for (int64_t m = 0; m < count; ++m, advance(gather, pixel)) {
-    const int64_t at = (gather.row0 + pixel.i * gather.row_step) * gather.out_w + gather.col0 + pixel.j * gather.col_step;
+    const int64_t at =
+        (gather.row0 + pixel.i * gather.row_step) * gather.out_w + gather.col0 + pixel.j * gather.col_step;
     const C* row = sums + m * width;
     if (gather.out_channels_last) {
       T* y = out + (pixel.n * plane + at) * channels + channel;
@@ -172,9 +176,9 @@ static int64_t gather_scratch(const Conv2dGather& gather) {
 }
 
 template <typename T>
-static void gather(const Conv2dGather& gather, const compute_t<T>* source, const compute_t<T>* packed, const T* bias,
-                   T* out, compute_t<T>* scratch, int64_t group, int64_t first, int64_t tile_begin,
-                   int64_t tile_end) {
+static void gather(const Conv2dGather& gather, const compute_t<T>* source, const compute_t<T>* packed,
+                   const T* bias, T* out, compute_t<T>* scratch, int64_t group, int64_t first,
+                   int64_t tile_begin, int64_t tile_end) {
   using C = compute_t<T>;
   const int64_t width = tiles<T>(gather.out).channels, per_group = ceil_div(gather.out, width);
   const int64_t count = smaller(kTaskPixels, gather.pixels() - first), depth_all = gather.gemm_k();
@@ -197,9 +201,11 @@ static void gather(const Conv2dGather& gather, const compute_t<T>* source, const
         for (int64_t k = 0; k < depth; k += chain) {
           const int64_t steps = smaller(chain, depth - k);
           if (width == kLanes<C>) {
-            gemm_rows<C, 1>(count - m, a + k * kGemmRows, b + k * width, c + m * width, width, steps, k0 + k > 0);
+            gemm_rows<C, 1>(count - m, a + k * kGemmRows, b + k * width, c + m * width, width, steps,
+                            k0 + k > 0);
           } else {
-            gemm_rows<C, 2>(count - m, a + k * kGemmRows, b + k * width, c + m * width, width, steps, k0 + k > 0);
+            gemm_rows<C, 2>(count - m, a + k * kGemmRows, b + k * width, c + m * width, width, steps,
+                            k0 + k > 0);
           }
         }
       }
@@ -217,8 +223,9 @@ static void gather(const Conv2dGather& gather, const compute_t<T>* source, const
 
 template <typename T>
 const Conv2dKernels<T>& conv2d_kernels() {
-  static constexpr Conv2dKernels<T> table{tiles<T>,       to_channels_last<T>, pack_weight<T>,   gather<T>,
-                                          gather_scratch<T>, weight_sums<T>,      weight_reduce<T>, bias_reduce<T>};
+  static constexpr Conv2dKernels<T> table{tiles<T>,         to_channels_last<T>, pack_weight<T>,
+                                          gather<T>,        gather_scratch<T>,   weight_sums<T>,
+                                          weight_reduce<T>, bias_reduce<T>};
   return table;
 }
 

@@ -1,9 +1,9 @@
 // The weight gradient of conv2d, included by conv2d_kernel.cpp:
 //   grad_weight[k, c, r, s] = Σ_{n,p,q} grad[n, k, p, q] · x[n, c, p·stride_h − pad_h + r·dil_h, …]
 //
-// Idea: lanes hold output channels, rows of the register tile hold input channels of one tap; the reduction runs
-// over the pixels of a strip of output rows, straight from [n, h, w, c] memory. Columns whose tap falls into the
-// padding are left out by the bounds of the loop, so nothing is packed and nothing is tested inside.
+// Idea: lanes hold output channels, rows of the register tile hold input channels of one tap; the reduction
+// runs over the pixels of a strip of output rows, straight from [n, h, w, c] memory. Columns whose tap falls
+// into the padding are left out by the bounds of the loop, so nothing is packed and nothing is tested inside.
 #pragma once
 
 #include "conv2d_kernel.h"
@@ -16,7 +16,8 @@ inline constexpr int kWeightRows = 12;
 #else
 inline constexpr int kWeightRows = 6;
 #endif
-inline constexpr int64_t kStripPixels = 64;  // summed in registers; longer chains of float additions lose bits
+inline constexpr int64_t kStripPixels =
+    64;  // summed in registers; longer chains of float additions lose bits
 
 // A strip of output rows as one tap and one block of input channels see it.
 template <typename C>
@@ -26,7 +27,8 @@ struct WeightStrip {
   int64_t rows, cols, x_row, x_col, grad_row, grad_col;  // valid pixels, and steps between them
 };
 
-// sums[kRows][kVectors vectors] += Σ_pixels x[pixel][row] · grad[pixel][lane]; `live` lanes of the last vector exist.
+// sums[kRows][kVectors vectors] += Σ_pixels x[pixel][row] · grad[pixel][lane]; `live` lanes of the last
+// vector exist.
 template <typename C, int kRows, int kVectors, bool kFull>
 __attribute__((noinline)) static void weight_microkernel(const WeightStrip<C>& strip, C* sums, int64_t live) {
   constexpr int kL = kLanes<C>;
@@ -37,7 +39,9 @@ __attribute__((noinline)) static void weight_microkernel(const WeightStrip<C>& s
     for (int64_t j = 0; j < strip.cols; ++j, x += strip.x_col, grad += strip.grad_col) {
       Vec<C> column[kVectors];
 #pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v) column[v] = kFull ? load(grad + v * kL) : load_first(grad + v * kL, larger<int64_t>(0, live - v * kL));
+      for (int v = 0; v < kVectors; ++v)
+        column[v] =
+            kFull ? load(grad + v * kL) : load_first(grad + v * kL, larger<int64_t>(0, live - v * kL));
 #pragma GCC unroll 12
       for (int r = 0; r < kRows; ++r) {
         const Vec<C> row = broadcast(x[r]);
@@ -84,8 +88,8 @@ static ValidRange valid_range(int64_t offset, int64_t stride, int64_t extent, in
 
 // One strip of rows [p0, p1) of image n, for all taps of group g and the channel tile at `channel`.
 template <typename C>
-static void weight_strip(const Conv2dWeightPlan& plan, const C* x, const C* grad, C* sums, int64_t n, int64_t p0,
-                         int64_t p1, int64_t g, int64_t channel, int64_t live) {
+static void weight_strip(const Conv2dWeightPlan& plan, const C* x, const C* grad, C* sums, int64_t n,
+                         int64_t p0, int64_t p1, int64_t g, int64_t channel, int64_t live) {
   const Conv2dShape& shape = plan.shape;
   const int64_t width = plan.channel_tile;
   for (int64_t r = 0; r < shape.r; ++r) {
@@ -97,18 +101,21 @@ static void weight_strip(const Conv2dWeightPlan& plan, const C* x, const C* grad
       const ValidRange cols = valid_range(dw, shape.stride_w, shape.w, 0, shape.q);
       if (cols.first >= cols.last) continue;
       const int64_t h = rows.first * shape.stride_h + dh, w = cols.first * shape.stride_w + dw;
-      const WeightStrip<C> strip{x + ((n * shape.h + h) * shape.w + w) * shape.c + g * shape.group_c(),
-                                 grad + ((n * shape.p + rows.first) * shape.q + cols.first) * shape.k + channel,
-                                 rows.last - rows.first,
-                                 cols.last - cols.first,
-                                 shape.stride_h * shape.w * shape.c,
-                                 shape.stride_w * shape.c,
-                                 shape.q * shape.k,
-                                 shape.k};
+      const WeightStrip<C> strip{
+          x + ((n * shape.h + h) * shape.w + w) * shape.c + g * shape.group_c(),
+          grad + ((n * shape.p + rows.first) * shape.q + cols.first) * shape.k + channel,
+          rows.last - rows.first,
+          cols.last - cols.first,
+          shape.stride_h * shape.w * shape.c,
+          shape.stride_w * shape.c,
+          shape.q * shape.k,
+          shape.k};
       C* tap = sums + (r * shape.s + s) * shape.group_c() * width;
       if (width == kLanes<C>) {
-        if (live == width) weight_channels<C, 1, true>(strip, tap, shape.group_c(), live);
-        else weight_channels<C, 1, false>(strip, tap, shape.group_c(), live);
+        if (live == width)
+          weight_channels<C, 1, true>(strip, tap, shape.group_c(), live);
+        else
+          weight_channels<C, 1, false>(strip, tap, shape.group_c(), live);
       } else if (live == width) {
         weight_channels<C, 2, true>(strip, tap, shape.group_c(), live);
       } else {
@@ -131,7 +138,8 @@ static void weight_sums(const Conv2dWeightPlan& plan, const compute_t<T>* x, con
   C* bias = all_sums + chunk * plan.sums() + plan.weight_sums() + tile * plan.channel_tile;
   for (int64_t i = 0; i < size; ++i) sums[i] = 0;
   for (int64_t i = 0; i < plan.channel_tile; ++i) bias[i] = 0;
-  const int64_t rows = shape.n * shape.p, begin = rows * chunk / plan.chunks, end = rows * (chunk + 1) / plan.chunks;
+  const int64_t rows = shape.n * shape.p, begin = rows * chunk / plan.chunks,
+                end = rows * (chunk + 1) / plan.chunks;
   const int64_t strip = larger<int64_t>(1, kStripPixels / larger<int64_t>(1, shape.q));
   for (int64_t row = begin; row < end;) {
     const int64_t n = row / shape.p, p0 = row % shape.p;
@@ -148,8 +156,8 @@ static void weight_sums(const Conv2dWeightPlan& plan, const compute_t<T>* x, con
 }
 
 template <typename T>
-static void weight_reduce(const Conv2dWeightPlan& plan, const compute_t<T>* sums, T* grad_weight, int64_t begin,
-                          int64_t end) {
+static void weight_reduce(const Conv2dWeightPlan& plan, const compute_t<T>* sums, T* grad_weight,
+                          int64_t begin, int64_t end) {
   const Conv2dShape& shape = plan.shape;
   const int64_t taps = shape.r * shape.s, size = shape.gemm_k() * plan.channel_tile;
   for (int64_t channel = begin; channel < end; ++channel) {
@@ -160,7 +168,8 @@ static void weight_reduce(const Conv2dWeightPlan& plan, const compute_t<T>* sums
       for (int64_t t = 0; t < taps; ++t) {
         const auto* at = sums + tile * size + (t * shape.group_c() + c) * plan.channel_tile + lane;
         double total = 0;
-        for (int64_t chunk = 0; chunk < plan.chunks; ++chunk) total += static_cast<double>(at[chunk * plan.sums()]);
+        for (int64_t chunk = 0; chunk < plan.chunks; ++chunk)
+          total += static_cast<double>(at[chunk * plan.sums()]);
         out[t] = from_compute<T>(static_cast<compute_t<T>>(total));
       }
     }
@@ -171,10 +180,12 @@ template <typename T>
 static void bias_reduce(const Conv2dWeightPlan& plan, const compute_t<T>* sums, T* grad_bias) {
   const Conv2dShape& shape = plan.shape;
   for (int64_t k = 0; k < shape.k; ++k) {
-    const int64_t in_group = k % shape.group_k(), tile = k / shape.group_k() * plan.tiles + in_group / plan.channel_tile;
+    const int64_t in_group = k % shape.group_k(),
+                  tile = k / shape.group_k() * plan.tiles + in_group / plan.channel_tile;
     const auto* at = sums + plan.weight_sums() + tile * plan.channel_tile + in_group % plan.channel_tile;
     double total = 0;
-    for (int64_t chunk = 0; chunk < plan.chunks; ++chunk) total += static_cast<double>(at[chunk * plan.sums()]);
+    for (int64_t chunk = 0; chunk < plan.chunks; ++chunk)
+      total += static_cast<double>(at[chunk * plan.sums()]);
     grad_bias[k] = from_compute<T>(static_cast<compute_t<T>>(total));
   }
 }

@@ -44,7 +44,8 @@ void check_tap(const Tensor& tap, const MaxPoolPlan& pool, const Sizes& shape) {
 template <typename T, typename Run>
 void run_rows(const MaxPoolPlan& pool, int64_t count, int64_t values_each, const Run& run) {
   const int64_t bytes = rows_pay(pool.plan) ? max_pool2d_kernels<T>().scratch_bytes(pool.plan) : 0;
-  parallel_for(count, values_each, [&](int64_t begin, int64_t end) { run(workspace<char>(bytes), begin, end); });
+  parallel_for(count, values_each,
+               [&](int64_t begin, int64_t end) { run(workspace<char>(bytes), begin, end); });
 }
 
 std::tuple<Tensor, Tensor> max_pool2d(const Tensor& input, Sizes kernel_size, Sizes stride, Sizes padding,
@@ -62,15 +63,15 @@ std::tuple<Tensor, Tensor> max_pool2d(const Tensor& input, Sizes kernel_size, Si
     const int64_t rows = pool.plan.planes * shape.p;
     run_rows<T>(pool, rows, shape.q * pool.plan.channels * shape.r * shape.s,
                 [&](void* scratch, int64_t begin, int64_t end) {
-                  forward(pool.plan, pool.wide_tap, data<T>(x), mutable_data<T>(y), tap.mutable_data_ptr(), scratch,
-                          begin, end);
+                  forward(pool.plan, pool.wide_tap, data<T>(x), mutable_data<T>(y), tap.mutable_data_ptr(),
+                          scratch, begin, end);
                 });
   });
   return {y, tap};
 }
 
-Tensor max_pool2d_backward(const Tensor& grad, const Tensor& tap, Sizes input_size, Sizes kernel_size, Sizes stride,
-                           Sizes padding, Sizes dilation) {
+Tensor max_pool2d_backward(const Tensor& grad, const Tensor& tap, Sizes input_size, Sizes kernel_size,
+                           Sizes stride, Sizes padding, Sizes dilation) {
   const Pool2dShape shape = pool2d_shape_from_output(input_size, "input_size",
                                                      {kernel_size, stride, padding, dilation}, grad, "grad");
   const bool channels_last = is_channels_last(grad);
@@ -85,15 +86,15 @@ Tensor max_pool2d_backward(const Tensor& grad, const Tensor& tap, Sizes input_si
     const bool pairs = backward == kernels.backward.pairs;
     const int64_t rows = pool.plan.planes * (pairs ? shape.p : shape.h);
     run_rows<T>(pool, rows, 4 * shape.w * pool.plan.channels, [&](void* scratch, int64_t begin, int64_t end) {
-      backward(pool.plan, pool.wide_tap, data<T>(g), taps.const_data_ptr(), mutable_data<T>(grad_x), scratch, begin,
-               end);
+      backward(pool.plan, pool.wide_tap, data<T>(g), taps.const_data_ptr(), mutable_data<T>(grad_x), scratch,
+               begin, end);
     });
   });
   return grad_x;
 }
 
-Tensor max_pool2d_gather(const Tensor& input, const Tensor& tap, Sizes kernel_size, Sizes stride, Sizes padding,
-                         Sizes dilation) {
+Tensor max_pool2d_gather(const Tensor& input, const Tensor& tap, Sizes kernel_size, Sizes stride,
+                         Sizes padding, Sizes dilation) {
   const Pool2dShape shape = pool2d_shape_from_output(sizes_of(input), "input",
                                                      {kernel_size, stride, padding, dilation}, tap, "tap");
   const bool channels_last = is_channels_last(input);
@@ -104,8 +105,8 @@ Tensor max_pool2d_gather(const Tensor& input, const Tensor& tap, Sizes kernel_si
   dispatch_floating(x, "input", [&](auto tag) {
     using T = typename decltype(tag)::type;
     parallel_for(pool.plan.planes * shape.p, shape.q * pool.plan.channels, [&](int64_t begin, int64_t end) {
-      max_pool2d_kernels<T>().gather(pool.plan, pool.wide_tap, data<T>(x), taps.const_data_ptr(), mutable_data<T>(y),
-                                     nullptr, begin, end);
+      max_pool2d_kernels<T>().gather(pool.plan, pool.wide_tap, data<T>(x), taps.const_data_ptr(),
+                                     mutable_data<T>(y), nullptr, begin, end);
     });
   });
   return y;

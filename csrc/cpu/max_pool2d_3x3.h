@@ -1,8 +1,9 @@
-// max_pool2d for NCHW with 3×3 windows, stride 2, padding 1 and an even width: the first pool of the residual networks.
+// max_pool2d for NCHW with 3×3 windows, stride 2, padding 1 and an even width: the first pool of the residual
+// networks.
 //
-// Window q looks at the pixels 2q − 1, 2q, 2q + 1: an odd one that it shares with the window before, an even one and an
-// odd one. So a row is loaded once, parted into even and odd pixels, and the shared ones move over by a lane, all in
-// registers. Backward likewise, with neighbouring windows of a pixel in neighbouring lanes.
+// Window q looks at the pixels 2q − 1, 2q, 2q + 1: an odd one that it shares with the window before, an even
+// one and an odd one. So a row is loaded once, parted into even and odd pixels, and the shared ones move over
+// by a lane, all in registers. Backward likewise, with neighbouring windows of a pixel in neighbouring lanes.
 #pragma once
 
 #include "max_pool2d_rows.h"
@@ -20,12 +21,12 @@ struct NextLanes {
   static constexpr int at(int i) { return i + 1; }
 };
 
-// The best of the taps left, even and odd of kRows rows, whose codes rise by three from row to row. `left_code` is that
-// of the first left tap, `code` that which it would have if no window began at the edge.
+// The best of the taps left, even and odd of kRows rows, whose codes rise by three from row to row.
+// `left_code` is that of the first left tap, `code` that which it would have if no window began at the edge.
 template <typename C, int kRows, typename Challenge>
-CNNEXT_INLINE void search_3x3(const Vec<C> (&left)[kRows], const Vec<C> (&even)[kRows], const Vec<C> (&odd)[kRows],
-                              Mask<C> left_code, Mask<C> code, Vec<C>& best, Mask<C>& winner,
-                              const Challenge& meet) {
+CNNEXT_INLINE void search_3x3(const Vec<C> (&left)[kRows], const Vec<C> (&even)[kRows],
+                              const Vec<C> (&odd)[kRows], Mask<C> left_code, Mask<C> code, Vec<C>& best,
+                              Mask<C>& winner, const Challenge& meet) {
   for (int r = 0; r < kRows; ++r, code += 3, left_code += 3) {
     Vec<C> row_best = left[r];
     Mask<C> row_winner = left_code;
@@ -36,7 +37,8 @@ CNNEXT_INLINE void search_3x3(const Vec<C> (&left)[kRows], const Vec<C> (&even)[
   }
 }
 
-// A row of windows, over kRows rows of pixels from x[first] on, the first of which is vertical tap `first_tap`.
+// A row of windows, over kRows rows of pixels from x[first] on, the first of which is vertical tap
+// `first_tap`.
 template <int kRows, typename T>
 CNNEXT_INLINE void forward_3x3_row(const PoolPlan& plan, const T* x, int64_t first, int64_t first_tap, T* y,
                                    uint8_t* tap, int64_t writable) {
@@ -71,7 +73,8 @@ CNNEXT_INLINE void forward_3x3_row(const PoolPlan& plan, const T* x, int64_t fir
 }
 
 template <typename T>
-static void forward_3x3(const PoolPlan& plan, bool, const T* x, T* y, void* tap, void*, int64_t begin, int64_t end) {
+static void forward_3x3(const PoolPlan& plan, bool, const T* x, T* y, void* tap, void*, int64_t begin,
+                        int64_t end) {
   const PoolAxis& rows = plan.rows;
   const int64_t windows = plan.columns.windows;
   int64_t plane = begin / rows.windows, p = begin % rows.windows;
@@ -89,10 +92,11 @@ static void forward_3x3(const PoolPlan& plan, bool, const T* x, T* y, void* tap,
   }
 }
 
-// Pixel 2m is the middle tap of window m; 2m + 1 is the right tap of window m and the left one of window m + 1.
+// Pixel 2m is the middle tap of window m; 2m + 1 is the right tap of window m and the left one of window m
+// + 1.
 template <typename T>
-static void backward_3x3(const PoolPlan& plan, bool, const T* grad, const void* tap, T* grad_x, void*, int64_t begin,
-                         int64_t end) {
+static void backward_3x3(const PoolPlan& plan, bool, const T* grad, const void* tap, T* grad_x, void*,
+                         int64_t begin, int64_t end) {
   using C = compute_t<T>;
   constexpr int64_t L = kLanes<C>;
   const PoolAxis& rows = plan.rows;

@@ -1,9 +1,10 @@
 // max_pool2d, forward and backward.   y[n,c,p,q] = max over the taps (r,s) inside the input of x[n,c,h,w]
 //
-// tap[] is r·S + s of the winner: the first maximum in that order, or the last NaN, for a NaN wins over everything
-// (both as in torch). A byte per output where torch keeps a flat index of eight, and it makes the backward pass a
-// gather: each pixel asks the windows over it whether it won, so that no two threads write one place.
-// Idea: a vector holds neighbouring windows of a row (NCHW, see pool2d_phases.h) or channels of a pixel (NHWC).
+// tap[] is r·S + s of the winner: the first maximum in that order, or the last NaN, for a NaN wins over
+// everything (both as in torch). A byte per output where torch keeps a flat index of eight, and it makes the
+// backward pass a gather: each pixel asks the windows over it whether it won, so that no two threads write
+// one place. Idea: a vector holds neighbouring windows of a row (NCHW, see pool2d_phases.h) or channels of a
+// pixel (NHWC).
 #include "max_pool2d_kernel.h"
 
 #include "max_pool2d_3x3.h"
@@ -13,10 +14,12 @@
 
 namespace cnnext::CNNEXT_ISA {
 
-// ---- NCHW, 2×2 ----------------------------------------------------------------------------------------------
+// ---- NCHW, 2×2
+// ----------------------------------------------------------------------------------------------
 
 template <typename T>
-static void forward_pairs(const PoolPlan& plan, bool, const T* x, T* y, void* tap, void*, int64_t begin, int64_t end) {
+static void forward_pairs(const PoolPlan& plan, bool, const T* x, T* y, void* tap, void*, int64_t begin,
+                          int64_t end) {
   using C = compute_t<T>;
   auto* taps = static_cast<uint8_t*>(tap);
   for_pair_windows(plan, x, begin, end,
@@ -52,11 +55,12 @@ static void backward_pairs(const PoolPlan& plan, bool, const T* grad, const void
   });
 }
 
-// ---- NHWC ---------------------------------------------------------------------------------------------------
+// ---- NHWC
+// ---------------------------------------------------------------------------------------------------
 
 template <typename T, typename Tap, int kVectors, typename C = compute_t<T>>
-CNNEXT_INLINE void search_pixel(const PoolPlan& plan, const PoolWindow& row, const PoolWindow& column, const T* x,
-                                int64_t readable, T* y, Tap* tap, int64_t writable) {
+CNNEXT_INLINE void search_pixel(const PoolPlan& plan, const PoolWindow& row, const PoolWindow& column,
+                                const T* x, int64_t readable, T* y, Tap* tap, int64_t writable) {
   const PoolAxis &rows = plan.rows, &columns = plan.columns;
   Vec<C> best[kVectors];
   Mask<C> winner[kVectors];
@@ -82,7 +86,8 @@ CNNEXT_INLINE void search_pixel(const PoolPlan& plan, const PoolWindow& row, con
 }
 
 template <typename T, typename Tap>
-static void forward_channels_of(const PoolPlan& plan, const T* x, T* y, Tap* tap, int64_t begin, int64_t end) {
+static void forward_channels_of(const PoolPlan& plan, const T* x, T* y, Tap* tap, int64_t begin,
+                                int64_t end) {
   using C = compute_t<T>;
   const PoolAxis &rows = plan.rows, &columns = plan.columns;
   const int64_t row_outputs = columns.windows * plan.channels;
@@ -92,16 +97,18 @@ static void forward_channels_of(const PoolPlan& plan, const T* x, T* y, Tap* tap
     for (int64_t q = 0; q < columns.windows; ++q) {
       for_channels<C>(plan.channels, [&](auto vectors, int64_t c) {
         const int64_t output = unit * row_outputs + q * plan.channels + c;
-        search_pixel<T, Tap, vectors.count>(plan, row, columns.window[q], x + plane + c, plan.inputs() - plane - c,
-                                            y + output, tap + output, end * row_outputs - output);
+        search_pixel<T, Tap, vectors.count>(plan, row, columns.window[q], x + plane + c,
+                                            plan.inputs() - plane - c, y + output, tap + output,
+                                            end * row_outputs - output);
       });
     }
   }
 }
 
 template <typename T, typename Tap, int kVectors, typename C = compute_t<T>>
-CNNEXT_INLINE void gather_pixel(const PoolPlan& plan, const PoolCover& row, const PoolCover& column, const T* grad,
-                                const Tap* tap, int64_t readable, T* grad_x, int64_t writable) {
+CNNEXT_INLINE void gather_pixel(const PoolPlan& plan, const PoolCover& row, const PoolCover& column,
+                                const T* grad, const Tap* tap, int64_t readable, T* grad_x,
+                                int64_t writable) {
   const PoolAxis &rows = plan.rows, &columns = plan.columns;
   Vec<C> sum[kVectors] = {};
   for (int64_t k = 0; k < row.count; ++k) {
@@ -122,8 +129,8 @@ CNNEXT_INLINE void gather_pixel(const PoolPlan& plan, const PoolCover& row, cons
 }
 
 template <typename T, typename Tap>
-static void backward_channels_of(const PoolPlan& plan, const T* grad, const Tap* tap, T* grad_x, int64_t begin,
-                                 int64_t end) {
+static void backward_channels_of(const PoolPlan& plan, const T* grad, const Tap* tap, T* grad_x,
+                                 int64_t begin, int64_t end) {
   using C = compute_t<T>;
   const PoolAxis &rows = plan.rows, &columns = plan.columns;
   const int64_t row_inputs = columns.size * plan.channels;
@@ -134,14 +141,15 @@ static void backward_channels_of(const PoolPlan& plan, const T* grad, const Tap*
       for_channels<C>(plan.channels, [&](auto vectors, int64_t c) {
         const int64_t input = unit * row_inputs + w * plan.channels + c;
         gather_pixel<T, Tap, vectors.count>(plan, row, columns.cover[w], grad + plane + c, tap + plane + c,
-                                            plan.outputs() - plane - c, grad_x + input, end * row_inputs - input);
+                                            plan.outputs() - plane - c, grad_x + input,
+                                            end * row_inputs - input);
       });
     }
   }
 }
 
-// The transpose of backward: y takes x at the winning tap. A tap that is no tap of the window inside the input takes
-// nothing, as backward gives nothing for it.
+// The transpose of backward: y takes x at the winning tap. A tap that is no tap of the window inside the
+// input takes nothing, as backward gives nothing for it.
 template <typename T, typename Tap>
 static void gather_of(const PoolPlan& plan, const T* x, const Tap* tap, T* y, int64_t begin, int64_t end) {
   const PoolAxis &rows = plan.rows, &columns = plan.columns;
@@ -153,7 +161,8 @@ static void gather_of(const PoolPlan& plan, const T* x, const Tap* tap, T* y, in
       const int64_t output = (unit * columns.windows + q) * plan.channels;
       for (int64_t c = 0; c < plan.channels; ++c) {
         const int64_t code = tap[output + c], r = code / columns.taps, s = code % columns.taps;
-        const bool inside = r >= row.first_tap && r < row.end_tap && s >= column.first_tap && s < column.end_tap;
+        const bool inside =
+            r >= row.first_tap && r < row.end_tap && s >= column.first_tap && s < column.end_tap;
         const int64_t h = row.origin + r * rows.dilation, w = column.origin + s * columns.dilation;
         y[output + c] = inside ? plane[(h * columns.size + w) * plan.channels + c] : T{};
       }
@@ -161,7 +170,8 @@ static void gather_of(const PoolPlan& plan, const T* x, const Tap* tap, T* y, in
   }
 }
 
-// ---- the table: from the run-time width of the taps to a type ---------------------------------------------------
+// ---- the table: from the run-time width of the taps to a type
+// ---------------------------------------------------
 
 template <typename T>
 static void forward_rows(const PoolPlan& plan, bool wide_tap, const T* x, T* y, void* tap, void* scratch,
@@ -171,8 +181,8 @@ static void forward_rows(const PoolPlan& plan, bool wide_tap, const T* x, T* y, 
 }
 
 template <typename T>
-static void forward_channels(const PoolPlan& plan, bool wide_tap, const T* x, T* y, void* tap, void*, int64_t begin,
-                             int64_t end) {
+static void forward_channels(const PoolPlan& plan, bool wide_tap, const T* x, T* y, void* tap, void*,
+                             int64_t begin, int64_t end) {
   if (wide_tap) return forward_channels_of(plan, x, y, static_cast<int32_t*>(tap), begin, end);
   forward_channels_of(plan, x, y, static_cast<uint8_t*>(tap), begin, end);
 }
@@ -187,15 +197,15 @@ static void backward_rows(const PoolPlan& plan, bool wide_tap, const T* grad, co
 }
 
 template <typename T>
-static void backward_channels(const PoolPlan& plan, bool wide_tap, const T* grad, const void* tap, T* grad_x, void*,
-                              int64_t begin, int64_t end) {
+static void backward_channels(const PoolPlan& plan, bool wide_tap, const T* grad, const void* tap, T* grad_x,
+                              void*, int64_t begin, int64_t end) {
   if (wide_tap) return backward_channels_of(plan, grad, static_cast<const int32_t*>(tap), grad_x, begin, end);
   backward_channels_of(plan, grad, static_cast<const uint8_t*>(tap), grad_x, begin, end);
 }
 
 template <typename T>
-static void gather(const PoolPlan& plan, bool wide_tap, const T* x, const void* tap, T* y, void*, int64_t begin,
-                   int64_t end) {
+static void gather(const PoolPlan& plan, bool wide_tap, const T* x, const void* tap, T* y, void*,
+                   int64_t begin, int64_t end) {
   if (wide_tap) return gather_of(plan, x, static_cast<const int32_t*>(tap), y, begin, end);
   gather_of(plan, x, static_cast<const uint8_t*>(tap), y, begin, end);
 }

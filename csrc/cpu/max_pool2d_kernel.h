@@ -10,11 +10,11 @@ namespace cnnext {
 
 // `tap` holds r·S + s of each output, as uint8_t or, with wide_tap, as int32_t.
 //
-// For NCHW (plan.channels = 1) there are three ways: `pairs` (pool2d_pairs.h), `three_by_three` (max_pool2d_3x3.h) and
-// `rows` for all evenly spaced windows, which needs scratch_bytes(plan) bytes of scratch. `channels` is for NHWC, and
-// takes any plan. Forward and gather work on rows [begin, end) of the output, counted plane·P + p, backward on rows
-// plane·H + h of the input, but for pairs on those of grad. Kernels may write past a row into the following ones, but
-// never past row end − 1.
+// For NCHW (plan.channels = 1) there are three ways: `pairs` (pool2d_pairs.h), `three_by_three`
+// (max_pool2d_3x3.h) and `rows` for all evenly spaced windows, which needs scratch_bytes(plan) bytes of
+// scratch. `channels` is for NHWC, and takes any plan. Forward and gather work on rows [begin, end) of the
+// output, counted plane·P + p, backward on rows plane·H + h of the input, but for pairs on those of grad.
+// Kernels may write past a row into the following ones, but never past row end − 1.
 template <typename T>
 struct MaxPool2dKernels {
   template <typename Kernel>

@@ -38,17 +38,18 @@ inline int64_t ring_size(int64_t at_least) {
   return rows;
 }
 
-// Forward: the latest input rows, split into phases. The row numbered plane·H + h lies in slot number mod ring_rows, and
-// `held` is the number of the row in a slot, −1 at first. Rows are split one row of windows ahead of their use: a load
-// that spans two stores has to wait until both have left the store buffer.
+// Forward: the latest input rows, split into phases. The row numbered plane·H + h lies in slot number mod
+// ring_rows, and `held` is the number of the row in a slot, −1 at first. Rows are split one row of windows
+// ahead of their use: a load that spans two stores has to wait until both have left the store buffer.
 template <typename C>
 struct ForwardRows {
   Phases phases;
   int64_t ring_rows;
   C* ring;
   int64_t* held;
-  int64_t* offset;      // [taps] of a tap within the phases
-  Mask<C>* first_taps;  // [windows] the first tap inside the input, horizontally: what an all −inf window answers
+  int64_t* offset;  // [taps] of a tap within the phases
+  Mask<C>*
+      first_taps;  // [windows] the first tap inside the input, horizontally: what an all −inf window answers
 
   ForwardRows(const PoolPlan& plan, Arena& arena) : phases(phases_of<C>(plan.columns)) {
     const int64_t extent = smaller((plan.rows.taps - 1) * plan.rows.dilation + 1, plan.rows.size);
@@ -63,7 +64,8 @@ struct ForwardRows {
     for (int64_t i = 0; i < ring_rows * phases.total(); ++i) ring[i] = kLowest<C>;
     for (int64_t i = 0; i < ring_rows; ++i) held[i] = -1;
     for (int64_t s = 0; s < columns.taps; ++s) offset[s] = phases.at(s * columns.dilation);
-    for (int64_t q = 0; q < columns.windows; ++q) first_taps[q / kLanes<C>][q % kLanes<C>] = columns.window[q].first_tap;
+    for (int64_t q = 0; q < columns.windows; ++q)
+      first_taps[q / kLanes<C>][q % kLanes<C>] = columns.window[q].first_tap;
   }
 
   C* slot(int64_t number) const { return ring + (number & (ring_rows - 1)) * phases.total(); }
@@ -124,8 +126,8 @@ static void forward_rows_of(const PoolPlan& plan, const T* x, T* y, Tap* tap, vo
   }
 }
 
-// Backward: the latest rows of grad and tap, with zeros on both sides, so that a horizontal tap is a shift. Numbered and
-// filled ahead like ForwardRows; the row plane·P + p.
+// Backward: the latest rows of grad and tap, with zeros on both sides, so that a horizontal tap is a shift.
+// Numbered and filled ahead like ForwardRows; the row plane·P + p.
 template <typename C>
 struct BackwardRows {
   static constexpr int64_t L = kLanes<C>;
@@ -162,7 +164,8 @@ struct BackwardRows {
 
   // The rows of windows over a row of pixels; `first` is the number of the plane's first row of windows.
   template <typename T, typename Tap>
-  void prepare(const PoolPlan& plan, const PoolCover& cover, int64_t first, const T* grad, const Tap* tap) const {
+  void prepare(const PoolPlan& plan, const PoolCover& cover, int64_t first, const T* grad,
+               const Tap* tap) const {
     const int64_t windows = plan.columns.windows;
     for (int64_t k = 0; k < cover.count; ++k) {
       const int64_t number = first + cover.window + k * plan.rows.window_step;
@@ -180,15 +183,16 @@ struct BackwardRows {
   // What a vector of windows from `at` on gives to the pixels that are tap `code` of them.
   CNNEXT_INLINE Vec<C> gradient(int64_t at, Mask<C> code) const {
     Mask<C> tap;
-    std::memcpy(&tap, reinterpret_cast<const char*>(tap_ring) + at * static_cast<int64_t>(sizeof(C)), sizeof tap);
+    std::memcpy(&tap, reinterpret_cast<const char*>(tap_ring) + at * static_cast<int64_t>(sizeof(C)),
+                sizeof tap);
     return select<C>(tap == code, load(grad_ring + at), Vec<C>{});
   }
 };
 
 // A row of grad_x, for any stride, by way of its phases.
 template <typename T, typename C>
-CNNEXT_INLINE void gather_row(const BackwardRows<C>& scratch, const PoolPlan& plan, const PoolCover& cover, int64_t first,
-                       T* row, int64_t writable) {
+CNNEXT_INLINE void gather_row(const BackwardRows<C>& scratch, const PoolPlan& plan, const PoolCover& cover,
+                              int64_t first, T* row, int64_t writable) {
   const PoolAxis &rows = plan.rows, &columns = plan.columns;
   for (int64_t phase = 0; phase < columns.stride; ++phase) {
     for (int64_t i = 0; i * columns.stride < columns.size + columns.pad; i += kLanes<C>) {

@@ -1,7 +1,8 @@
-// One axis of a pool, as tables: the taps of every window (forward) and the windows over every pixel (backward).
+// One axis of a pool, as tables: the taps of every window (forward) and the windows over every pixel
+// (backward).
 //
-// Uniform and adaptive pools, padding, ceil_mode and the divisors of an average differ in these tables only, so
-// that the kernels know no special case; and no kernel divides by a stride or dilation.
+// Uniform and adaptive pools, padding, ceil_mode and the divisors of an average differ in these tables only,
+// so that the kernels know no special case; and no kernel divides by a stride or dilation.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +15,8 @@ struct PoolWindow {
   int64_t origin, first_tap, end_tap, divisor;
 };
 
-// The windows over a pixel, ascending: the i-th, 0 ≤ i < count, is window + i · window_step, and sees the pixel
-// as tap − i · tap_step.
+// The windows over a pixel, ascending: the i-th, 0 ≤ i < count, is window + i · window_step, and sees the
+// pixel as tap − i · tap_step.
 struct PoolCover {
   int64_t window, tap, count;
 };

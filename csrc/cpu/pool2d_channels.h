@@ -5,8 +5,8 @@
 
 namespace cnnext::CNNEXT_ISA {
 
-// The channels of a pixel in blocks of four vectors, then of one; what the last one overwrites beyond them is the
-// next pixel's, which comes later. run(tag, c) with tag.count vectors from channel c on.
+// The channels of a pixel in blocks of four vectors, then of one; what the last one overwrites beyond them is
+// the next pixel's, which comes later. run(tag, c) with tag.count vectors from channel c on.
 template <int kVectors>
 struct VectorCount {
   static constexpr int count = kVectors;

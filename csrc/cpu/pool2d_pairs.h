@@ -1,8 +1,9 @@
-// NCHW pools with 2×2 windows, stride 2, no padding and no incomplete window: nearly every pool of the classic networks.
+// NCHW pools with 2×2 windows, stride 2, no padding and no incomplete window: nearly every pool of the
+// classic networks.
 //
-// The two rows of a row of windows are read once, straight into registers, and no scratch is needed. On small maps the
-// cost of a row is what counts, not that of a vector. Loads and stores run over the end of a row where memory allows
-// it: what they touch there is the next row, which comes later.
+// The two rows of a row of windows are read once, straight into registers, and no scratch is needed. On small
+// maps the cost of a row is what counts, not that of a vector. Loads and stores run over the end of a row
+// where memory allows it: what they touch there is the next row, which comes later.
 #pragma once
 
 #include "pool2d_axis.h"
@@ -10,8 +11,8 @@
 
 namespace cnnext::CNNEXT_ISA {
 
-// combine(a0, a1, b0, b1, output, writable) for each vector of windows, from `output` on: a0, a1 are the pixels of the
-// upper row, 2·kLanes of them, b0, b1 those below.
+// combine(a0, a1, b0, b1, output, writable) for each vector of windows, from `output` on: a0, a1 are the
+// pixels of the upper row, 2·kLanes of them, b0, b1 those below.
 template <typename T, typename Combine>
 CNNEXT_INLINE void for_pair_windows(const PoolPlan& plan, const T* x, int64_t begin, int64_t end,
                                     const Combine& combine) {
@@ -38,10 +39,11 @@ struct PairGradients {
   Vec<C> upper_even, upper_odd, lower_even, lower_odd;
 };
 
-// Writes grad_x from spread(output), the gradients of the four pixels under a vector of windows. [begin, end) are rows
-// of windows; the last one of a plane takes the odd row of pixels under no window with it.
+// Writes grad_x from spread(output), the gradients of the four pixels under a vector of windows. [begin, end)
+// are rows of windows; the last one of a plane takes the odd row of pixels under no window with it.
 template <typename T, typename Spread, typename C = compute_t<T>>
-CNNEXT_INLINE void for_pair_pixels(const PoolPlan& plan, T* grad_x, int64_t begin, int64_t end, const Spread& spread) {
+CNNEXT_INLINE void for_pair_pixels(const PoolPlan& plan, T* grad_x, int64_t begin, int64_t end,
+                                   const Spread& spread) {
   constexpr int64_t L = kLanes<C>;
   const int64_t width = plan.columns.size, windows = plan.columns.windows, height = plan.rows.size;
   int64_t plane = begin / plan.rows.windows, p = begin % plan.rows.windows;

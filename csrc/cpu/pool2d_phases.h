@@ -1,8 +1,9 @@
 // NCHW pooling rows in scratch memory: padded, in compute precision, and sorted by phase.
 //
-// Pixel w lies at padded position j = w + pad, and phase j mod stride holds those positions one after another, at
-// j / stride. Tap s of the windows q, q + 1, … is then one run of its phase: whatever the stride, the kernels read
-// neighbouring windows with one plain load per tap. A row is converted and sorted once, however many taps use it.
+// Pixel w lies at padded position j = w + pad, and phase j mod stride holds those positions one after
+// another, at j / stride. Tap s of the windows q, q + 1, … is then one run of its phase: whatever the stride,
+// the kernels read neighbouring windows with one plain load per tap. A row is converted and sorted once,
+// however many taps use it.
 #pragma once
 
 #include "pool2d_axis.h"
@@ -53,12 +54,12 @@ CNNEXT_INLINE Vec<compute_t<T>> sum_rows(const T* p, int64_t count, int64_t step
   return sum;
 }
 
-// Writes the sum of `count` rows (one row: itself, bit by bit) into `out`, whose padding holds `fill`. Loads run over
-// the end of a row into the next one, which is cheaper than a masked load, but never past `readable` values of
-// the last row; what that leaves behind in the right padding is filled again.
+// Writes the sum of `count` rows (one row: itself, bit by bit) into `out`, whose padding holds `fill`. Loads
+// run over the end of a row into the next one, which is cheaper than a masked load, but never past `readable`
+// values of the last row; what that leaves behind in the right padding is filled again.
 template <typename T, typename C = compute_t<T>>
-CNNEXT_INLINE void split_rows(const Phases& phases, const T* row, int64_t count, int64_t step, int64_t readable,
-                              C fill, C* out) {
+CNNEXT_INLINE void split_rows(const Phases& phases, const T* row, int64_t count, int64_t step,
+                              int64_t readable, C fill, C* out) {
   constexpr int64_t L = kLanes<C>;
   const int64_t stride = phases.stride, pad = phases.pad;
   const int64_t used = smaller(phases.size, phases.span - pad);
@@ -86,8 +87,8 @@ CNNEXT_INLINE void split_rows(const Phases& phases, const T* row, int64_t count,
   for (int64_t j = pad + phases.size; j < phases.span; ++j) out[phases.at(j)] = fill;
 }
 
-// The way back: pixels [0, size) of a row of the tensor from `in`. Stores run over the end of the row while there are
-// `writable` values, into what the caller writes next.
+// The way back: pixels [0, size) of a row of the tensor from `in`. Stores run over the end of the row while
+// there are `writable` values, into what the caller writes next.
 template <typename T, typename C = compute_t<T>>
 CNNEXT_INLINE void merge_row(const Phases& phases, const C* in, T* row, int64_t writable) {
   constexpr int64_t L = kLanes<C>;
@@ -115,8 +116,9 @@ CNNEXT_INLINE void merge_row(const Phases& phases, const C* in, T* row, int64_t 
   }
 }
 
-// For the backward passes: the horizontal taps sorted by the phase they lie in, [begin[phase], begin[phase + 1]).
-// Pixel i of a phase is seen by window i − shift as that tap, so rows of windows keep `margin` zeros at the left.
+// For the backward passes: the horizontal taps sorted by the phase they lie in, [begin[phase], begin[phase +
+// 1]). Pixel i of a phase is seen by window i − shift as that tap, so rows of windows keep `margin` zeros at
+// the left.
 struct TapsByPhase {
   int64_t margin;
   int64_t* begin;  // [stride + 1]

@@ -55,7 +55,9 @@ class PoolTables {
   }
 
  private:
-  explicit PoolTables(const PoolAxis& axis) : axis_(axis) { windows_.reserve(static_cast<size_t>(axis.windows)); }
+  explicit PoolTables(const PoolAxis& axis) : axis_(axis) {
+    windows_.reserve(static_cast<size_t>(axis.windows));
+  }
 
   // The windows over a pixel are an arithmetic progression: i·stride + t·dilation = const.
   void find_covers(int64_t window_step, int64_t tap_step) {
@@ -77,12 +79,14 @@ class PoolTables {
 };
 
 // Planes of one channel for NCHW, pixels of all channels for NHWC.
-inline PoolPlan pool_plan(int64_t n, int64_t c, bool channels_last, const PoolTables& rows, const PoolTables& columns) {
+inline PoolPlan pool_plan(int64_t n, int64_t c, bool channels_last, const PoolTables& rows,
+                          const PoolTables& columns) {
   return {channels_last ? n : n * c, channels_last ? c : 1, rows.axis(), columns.axis()};
 }
 
-// Whether the row kernels may be used on an NCHW plan: their scratch grows with the padding and the gaps between
-// windows, which torch's rules let be a multiple of the image. The channel kernels run such a plan one value at a time.
+// Whether the row kernels may be used on an NCHW plan: their scratch grows with the padding and the gaps
+// between windows, which torch's rules let be a multiple of the image. The channel kernels run such a plan
+// one value at a time.
 inline bool rows_pay(const PoolPlan& plan) {
   const PoolAxis& axis = plan.columns;
   const int64_t span = (axis.windows - 1) * axis.stride + (axis.taps - 1) * axis.dilation + 1;
@@ -92,7 +96,8 @@ inline bool rows_pay(const PoolPlan& plan) {
 // Whether the kernels of pool2d_pairs.h may be used on an NCHW plan.
 inline bool is_pairs(const PoolPlan& plan) {
   const auto axis_is = [](const PoolAxis& axis) {
-    return axis.taps == 2 && axis.stride == 2 && axis.pad == 0 && axis.dilation == 1 && 2 * axis.windows <= axis.size;
+    return axis.taps == 2 && axis.stride == 2 && axis.pad == 0 && axis.dilation == 1 &&
+           2 * axis.windows <= axis.size;
   };
   return axis_is(plan.rows) && axis_is(plan.columns);
 }

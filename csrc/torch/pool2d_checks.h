@@ -1,4 +1,5 @@
-// The arguments of the pools, checked once for every device. torch's rules, with the argument named in the text.
+// The arguments of the pools, checked once for every device. torch's rules, with the argument named in the
+// text.
 #pragma once
 
 #include "../common/pool2d_shape.h"
@@ -24,7 +25,8 @@ inline void check_pool_pair(const Sizes& pair, const char* name, int64_t at_leas
 inline void check_pool_input(const Sizes& input, const char* name) {
   const bool valid = input.size() == 4 && input[0] >= 0 && input[1] >= 1 && input[2] >= 1 && input[3] >= 1;
   if (valid && input[2] <= kLongestPoolSide && input[3] <= kLongestPoolSide) return;
-  check(false, "expected `", name, "` with 4 dimensions, of which only the first may be empty and the last two be at ",
+  check(false, "expected `", name,
+        "` with 4 dimensions, of which only the first may be empty and the last two be at ",
         "most 2^26, but got shape ", to_string(input));
 }
 
@@ -42,8 +44,8 @@ inline Pool2dShape pool2d_shape_without_output(const Sizes& input, const char* n
     check(false, "expected `padding` of at most half of `kernel_size`, but got ", to_string(pad), " and ",
           to_string(kernel));
   }
-  return {input[0],  input[1],  input[2], input[3], kernel[0],   kernel[1],   stride[0],
-          stride[1], pad[0],    pad[1],   dilation[0], dilation[1], 0,           0};
+  return {input[0],  input[1], input[2], input[3],    kernel[0],   kernel[1], stride[0],
+          stride[1], pad[0],   pad[1],   dilation[0], dilation[1], 0,         0};
 }
 
 inline Pool2dShape pool2d_shape(const Tensor& input, const Pool2dArguments& arguments, bool ceil_mode) {
@@ -58,12 +60,14 @@ inline Pool2dShape pool2d_shape(const Tensor& input, const Pool2dArguments& argu
 }
 
 // For ops that are given an output of the pool (its gradient, say): the windows are read from it.
-inline Pool2dShape pool2d_shape_from_output(const Sizes& input, const char* name, const Pool2dArguments& arguments,
-                                            const Tensor& output, const char* output_name) {
+inline Pool2dShape pool2d_shape_from_output(const Sizes& input, const char* name,
+                                            const Pool2dArguments& arguments, const Tensor& output,
+                                            const char* output_name) {
   Pool2dShape shape = pool2d_shape_without_output(input, name, arguments);
   check_rank(output, output_name, 4);
   shape.p = output.size(2), shape.q = output.size(3);
-  const auto possible = [](int64_t windows, int64_t size, int64_t kernel, int64_t stride, int64_t pad, int64_t dil) {
+  const auto possible = [](int64_t windows, int64_t size, int64_t kernel, int64_t stride, int64_t pad,
+                           int64_t dil) {
     return windows >= 1 && (windows == pool_windows(size, kernel, stride, pad, dil, false) ||
                             windows == pool_windows(size, kernel, stride, pad, dil, true));
   };
@@ -72,10 +76,10 @@ inline Pool2dShape pool2d_shape_from_output(const Sizes& input, const char* name
       possible(shape.q, shape.w, shape.s, shape.stride_w, shape.pad_w, shape.dil_w)) {
     return shape;
   }
-  check(false, "expected `", output_name, "` to have the shape of the pool's output, but got ", shape_text(output),
-        " for `", name, "` ", to_string(input), ", kernel_size ", to_string(arguments.kernel_size), ", stride ",
-        to_string(arguments.stride), ", padding ", to_string(arguments.padding), " and dilation ",
-        to_string(arguments.dilation));
+  check(false, "expected `", output_name, "` to have the shape of the pool's output, but got ",
+        shape_text(output), " for `", name, "` ", to_string(input), ", kernel_size ",
+        to_string(arguments.kernel_size), ", stride ", to_string(arguments.stride), ", padding ",
+        to_string(arguments.padding), " and dilation ", to_string(arguments.dilation));
   return shape;
 }
 

@@ -1,4 +1,5 @@
-// The register tile of every GEMM on the CPU: kRows × (2 vectors) sums, one broadcast and two FMAs per row and step.
+// The register tile of every GEMM on the CPU: kRows × (2 vectors) sums, one broadcast and two FMAs per row
+// and step.
 //
 // kRows is as large as the vector registers allow (32 of them with AVX-512, 16 before): the loads of a step,
 // kRows broadcasts and two vectors, then stay below two per cycle while both FMA units are busy.
@@ -15,8 +16,8 @@ inline constexpr int kGemmRows = 6;
 #endif
 inline constexpr int kGemmDepth = 16;  // steps whose A values of one row lie side by side
 
-// With `accumulate` the sums of this call are added to c once they are complete: they do not lengthen its chain.
-// c[kRows][ldc] (+)= Σ_k a[k / 16][kGemmRows][k % 16] · b[k][kVectors vectors], k in [0, depth).
+// With `accumulate` the sums of this call are added to c once they are complete: they do not lengthen its
+// chain. c[kRows][ldc] (+)= Σ_k a[k / 16][kGemmRows][k % 16] · b[k][kVectors vectors], k in [0, depth).
 template <typename C, int kRows, int kVectors>
 __attribute__((noinline)) void gemm_microkernel(const C* a, const C* b, C* c, int64_t ldc, int64_t depth,
                                                 bool accumulate) {
@@ -52,7 +53,8 @@ __attribute__((noinline)) void gemm_microkernel(const C* a, const C* b, C* c, in
   }
 }
 
-// The smallest compiled tile that holds `rows` ≤ kGemmRows rows; rows past `rows` are computed and not looked at.
+// The smallest compiled tile that holds `rows` ≤ kGemmRows rows; rows past `rows` are computed and not looked
+// at.
 template <typename C, int kVectors>
 CNNEXT_INLINE void gemm_rows(int64_t rows, const C* a, const C* b, C* c, int64_t ldc, int64_t depth,
                              bool accumulate) {

@@ -1,5 +1,6 @@
-// Small integers beside a vector of numbers: uint8_t or int32_t in memory, a Mask<C> (one integer per lane of Vec<C>)
-// in registers. g++ 12 turns __builtin_convertvector from and to bytes into scalar code, hence the intrinsics.
+// Small integers beside a vector of numbers: uint8_t or int32_t in memory, a Mask<C> (one integer per lane of
+// Vec<C>) in registers. g++ 12 turns __builtin_convertvector from and to bytes into scalar code, hence the
+// intrinsics.
 #pragma once
 
 #include "vec.h"
@@ -16,22 +17,26 @@ CNNEXT_INLINE Mask<C> load_narrow(const N* p) {
   } else {
 #if defined(__AVX512F__)
     if constexpr (bytes && sizeof(C) == 4) {
-      return reinterpret_cast<Mask<C>>(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+      return reinterpret_cast<Mask<C>>(
+          _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
     } else if constexpr (bytes) {
-      return reinterpret_cast<Mask<C>>(_mm512_cvtepu8_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+      return reinterpret_cast<Mask<C>>(
+          _mm512_cvtepu8_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
     } else {
       return reinterpret_cast<Mask<C>>(
           _mm512_cvtepi32_epi64(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
     }
 #elif defined(__AVX2__)
     if constexpr (bytes && sizeof(C) == 4) {
-      return reinterpret_cast<Mask<C>>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+      return reinterpret_cast<Mask<C>>(
+          _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
     } else if constexpr (bytes) {
       int32_t four;
       std::memcpy(&four, p, sizeof four);
       return reinterpret_cast<Mask<C>>(_mm256_cvtepu8_epi64(_mm_cvtsi32_si128(four)));
     } else {
-      return reinterpret_cast<Mask<C>>(_mm256_cvtepi32_epi64(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+      return reinterpret_cast<Mask<C>>(
+          _mm256_cvtepi32_epi64(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
     }
 #else
     Mask<C> v;

@@ -39,8 +39,9 @@ CNNEXT_INLINE Vec<T> shuffle(Vec<T> a, Vec<T> b) {
   return shuffle_lanes<T, Rule<kLanes<T>>>(a, b, std::make_integer_sequence<int, kLanes<T>>{});
 }
 
-// Lane i is the sum over the lanes of v[i]; v is overwritten. Adding neighbours of two vectors into one halves their
-// number and keeps the order: log2(kLanes) rounds leave one vector, at about two shuffles for each of v.
+// Lane i is the sum over the lanes of v[i]; v is overwritten. Adding neighbours of two vectors into one
+// halves their number and keeps the order: log2(kLanes) rounds leave one vector, at about two shuffles for
+// each of v.
 template <typename T>
 CNNEXT_INLINE Vec<T> tree_sums(Vec<T> (&v)[kLanes<T>]) {
   for (int count = kLanes<T>; count > 1; count /= 2) {

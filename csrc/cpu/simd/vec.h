@@ -70,7 +70,8 @@ CNNEXT_INLINE Mask<T> first_lanes(int64_t n) {
   return lane < limit - Mask<T>{};
 }
 
-// ---- scalars of 16 bits -------------------------------------------------------------------------------------
+// ---- scalars of 16 bits
+// -------------------------------------------------------------------------------------
 
 CNNEXT_INLINE float to_compute(float x) { return x; }
 CNNEXT_INLINE double to_compute(double x) { return x; }
@@ -133,7 +134,8 @@ CNNEXT_INLINE half_t from_compute<half_t>(float x) {
 #endif
 }
 
-// ---- loads and stores ---------------------------------------------------------------------------------------
+// ---- loads and stores
+// ---------------------------------------------------------------------------------------
 
 // Storage of type S is loaded as a Vec of its compute type; no alignment is asked for.
 template <typename S>
@@ -188,7 +190,8 @@ CNNEXT_INLINE void store(S* p, Vec<compute_t<S>> v) {
   }
 }
 
-// The first n lanes, 0 ≤ n; all of them when n ≥ kLanes. The other lanes are zero and their memory is not touched.
+// The first n lanes, 0 ≤ n; all of them when n ≥ kLanes. The other lanes are zero and their memory is not
+// touched.
 template <typename S>
 CNNEXT_INLINE Vec<compute_t<S>> load_first(const S* p, int64_t n) {
   if (n >= kLanes<compute_t<S>>) return load(p);
