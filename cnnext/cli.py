@@ -132,20 +132,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_train_options(command: argparse.ArgumentParser) -> None:
-    def usual(what: str) -> str:
-        values: dict[Any, list[str]] = {}
-        for name, recipe in RECIPES.items():
-            values.setdefault(getattr(recipe, what), []).append(name)
-        texts = [f"{value} for {', '.join(names)}" for value, names in values.items()]
-        return f"(default: {'; '.join(texts) if len(texts) > 1 else next(iter(values))})"
+def _usual(what: str) -> str:
+    """The defaults of an option, from the recipes' attribute ``what``."""
+    values: dict[Any, list[str]] = {}
+    for name, recipe in RECIPES.items():
+        values.setdefault(getattr(recipe, what), []).append(name)
+    texts = [f"{value} for {', '.join(names)}" for value, names in values.items()]
+    return f"(default: {'; '.join(texts) if len(texts) > 1 else next(iter(values))})"
 
+
+def _add_train_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", choices=list(RECIPES), help="what to train (default: lenet)")
     _add_where(command)
-    command.add_argument("--epochs", type=_count, metavar="N", help=f"passes over the data {usual('epochs')}")
-    command.add_argument("--lr", type=_positive, metavar="X", help=f"learning rate {usual('lr')}")
-    command.add_argument("--batch-size", type=_count, metavar="N", help=f"images {usual('batch_size')}")
-    command.add_argument("--resize", type=_count, metavar="N", help=f"size of the images {usual('size')}")
+    command.add_argument("--epochs", type=_count, metavar="N", help=f"passes over the data {_usual('epochs')}")
+    command.add_argument("--lr", type=_positive, metavar="X", help=f"learning rate {_usual('lr')}")
+    command.add_argument("--batch-size", type=_count, metavar="N", help=f"images {_usual('batch_size')}")
+    command.add_argument("--resize", type=_count, metavar="N", help=f"size of the images {_usual('size')}")
     command.add_argument("--seed", type=_seed, metavar="N", help="of weights, order and dropout (default: 0)")
     command.add_argument("--checkpoint", metavar="FILE", help="write the state here after every epoch")
     command.add_argument(
@@ -162,7 +164,7 @@ def _add_train_options(command: argparse.ArgumentParser) -> None:
 def _add_compare_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", choices=list(RECIPES), default="lenet", help="(default: lenet)")
     _add_where(command)
-    command.add_argument("--batch-size", type=_count, metavar="N", help="images (default: 128 for lenet, else 4)")
+    command.add_argument("--batch-size", type=_count, metavar="N", help=f"images {_usual('compare_batch')}")
     command.add_argument("--resize", type=_count, metavar="N", help="size of the images (default: the model's)")
     command.add_argument("--seed", type=_seed, default=0, metavar="N", help="of weights and images (default: 0)")
     command.add_argument("--seconds", type=_positive, default=1.0, metavar="X", help="to spend on a layer (default: 1)")

@@ -139,18 +139,18 @@ def _parity(layer: torch.nn.Module, twin: torch.nn.Module, input: torch.Tensor, 
 
     def results(of: torch.nn.Module) -> Callable[..., Tensors]:
         def run(input: torch.Tensor, grad: torch.Tensor, *parameters: torch.Tensor) -> Tensors:
+            module = copy.deepcopy(of).to(input.dtype)  # its buffers follow the reference's dtype
             with torch.enable_grad():
                 x = input.detach().requires_grad_(wants_input)
                 leaves = [value.detach().requires_grad_() for value in parameters]
-                y = torch.func.functional_call(of, dict(zip(names, leaves, strict=True)), (x,))
+                y = torch.func.functional_call(module, dict(zip(names, leaves, strict=True)), (x,))
                 gradients = torch.autograd.grad(y, [*([x] if wants_input else []), *leaves], grad)
             return (y.detach(), *gradients)
 
         return run
 
     arguments = (input, grad, *(value for _, value in layer.named_parameters()))
-    ours = results(copy.deepcopy(layer))(*arguments)
-    return measure_parity(ours, results(copy.deepcopy(twin).double()), results(copy.deepcopy(twin)), *arguments)
+    return measure_parity(results(layer)(*arguments), results(twin), results(twin), *arguments)
 
 
 def _medians(contenders: Sequence[tuple[torch.nn.Module, torch.Tensor, torch.Tensor]], seconds: float) -> list[Seconds]:

@@ -15,6 +15,7 @@ import torch
 import cnnext
 from cnnext import checkpoint, info
 from cnnext.cli import main
+from cnnext.compare import compare
 from cnnext.data import files
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -201,6 +202,32 @@ class TestCompare:
         rows = re.findall(r"^\S+ (?:Conv2d|AvgPool2d) .*×.* ok ", text, re.MULTILINE)
         assert len(rows) == 4 and "BROKEN" not in text
         assert re.search(r"^whole model .*×\s+\S+ ms .*×$", text, re.MULTILINE)
+
+    def test_every_kind_of_layer(self):
+        """Those that LeNet has not, and a layer whose input needs no gradient."""
+
+        def model(layers):
+            torch.manual_seed(3)
+            return torch.nn.Sequential(
+                layers.Conv2d(2, 8, 3, padding=1),
+                layers.BatchNorm2d(8),
+                torch.nn.ReLU(inplace=True),
+                layers.MaxPool2d(2),
+                torch.nn.Sequential(layers.Conv2d(8, 4, 3, bias=False), layers.AdaptiveAvgPool2d(1)),
+            )
+
+        ours = model(cnnext.nn)
+        before = {name: value.clone() for name, value in ours.state_dict().items()}
+        seen = []
+        images = torch.rand(3, 2, 12, 12)
+        rows = compare(ours, model(torch.nn), images, 0.01, lambda: seen.append(1))
+        kinds = ["Conv2d", "BatchNorm2d", "MaxPool2d", "Conv2d", "AdaptiveAvgPool2d"]
+        assert [row.name.split()[-1] for row in rows] == [*kinds, "model"] and len(seen) == 6
+        assert all(row.holds for row in rows)
+        assert [len(row.parity) for row in rows] == [3, 4, 2, 3, 2, 0]  # the output and each gradient
+        assert all(time > 0 for row in rows for time in (*row.ours, *row.torch))
+        for name, value in ours.state_dict().items():
+            assert torch.equal(value, before[name]), f"{name} was changed by measuring"
 
     def test_a_wrong_layer_is_marked_and_fails(self, monkeypatch, capsys):
         right = cnnext.nn.AvgPool2d.forward
