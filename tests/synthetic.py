@@ -8,7 +8,8 @@ import sys
 
 import torch
 
-from cnnext.data import files
+from cnnext.data import Loader, files
+from cnnext.data.fashion_mnist import parse_idx
 
 TRAIN, TEST = 320, 100
 
@@ -45,6 +46,15 @@ def write(folder):
 
 def hashes():
     return {name: hashlib.sha256(content).hexdigest() for name, content in contents().items()}
+
+
+def loader(train=True, batch_size=64, **options):
+    """Minibatches of it, as the package loads them."""
+    prefix = "train" if train else "t10k"
+    images, labels = (
+        parse_idx(contents()[f"{prefix}-{part}-ubyte.gz"], part) for part in ("images-idx3", "labels-idx1")
+    )
+    return Loader(images.unsqueeze(1), labels.long(), batch_size, shuffle=train, **options)
 
 
 if __name__ == "__main__":  # the command line, on this data: for tests that need a process of their own

@@ -1,19 +1,18 @@
-"""Training: what is measured, checkpoints that continue bit for bit, and the same curve on our layers as on torch's."""
+"""Training: what is measured, checkpoints that continue bit for bit, and the curves."""
 
 import copy
-import itertools
 import pickle
 import sys
 
 import pytest
 import synthetic
 import torch
+from synthetic import loader
 
 import cnnext
-from cnnext import checkpoint, data, recipes
+from cnnext import checkpoint
 from cnnext.atomic import require_writable, written_beside
 from cnnext.plot import PlotError, plot
-from cnnext.testing import present_backends
 from cnnext.train import History, TrainingError, default_device, evaluate, fit
 
 
@@ -37,15 +36,6 @@ def network():
         torch.nn.Dropout(0.3),
         torch.nn.Linear(4 * 8 * 8, 10),
     )
-
-
-def loader(train=True, batch_size=64, **options):
-    prefix = "train" if train else "t10k"
-    images, labels = (
-        data.fashion_mnist.parse_idx(synthetic.contents()[f"{prefix}-{part}-ubyte.gz"], part)
-        for part in ("images-idx3", "labels-idx1")
-    )
-    return data.Loader(images.unsqueeze(1), labels.long(), batch_size, shuffle=train, **options)
 
 
 def state_of(model):
@@ -283,45 +273,3 @@ class TestPlot:
         monkeypatch.setitem(sys.modules, "matplotlib", None)
         with pytest.raises(PlotError, match="pip install matplotlib"):
             plot(self.history, tmp_path / "curves.png")
-
-
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-OURS = [(name, device) for device in DEVICES for name in present_backends("conv2d", device) if name != "torch"]
-
-
-@pytest.mark.parametrize(("name", "device"), OURS)
-class TestAgreement:
-    """LeNet on our layers and on torch's, with the same seed: the losses lie on each other, and so do the kernels.
-
-    The losses alone tell little: sigmoids let LeNet start so slowly that its convolutions hardly matter yet.
-    """
-
-    STEPS, TOLERANCE = 100, 1e-3
-
-    def assert_agreement(self, batches, name, device):
-        losses, kernels, changes = [], [], []
-        for layers in (None, torch.nn):
-            batches.epoch = 0
-            endless = itertools.chain.from_iterable(itertools.repeat(batches))
-            with cnnext.backend(name):
-                model = recipes.build("lenet", layers=layers)
-                before = [model.net[i].weight.detach().cpu().clone() for i in (0, 3)]
-                history = fit(model, itertools.islice(endless, self.STEPS), epochs=1, lr=0.1, device=device)
-            assert len(history.step_loss) == self.STEPS
-            losses.append(torch.tensor(history.step_loss))
-            kernels.append([model.net[i].weight.detach().cpu() for i in (0, 3)])
-            changes = [after - start for after, start in zip(kernels[-1], before, strict=True)]
-        assert (losses[0] - losses[1]).abs().max() <= self.TOLERANCE
-        for ours, theirs, change in zip(*kernels, changes, strict=True):
-            assert (ours - theirs).abs().max() <= self.TOLERANCE * change.abs().max()
-
-    def test_on_synthetic_data(self, name, device):
-        self.assert_agreement(loader(batch_size=32), name, device)
-
-    @pytest.mark.slow
-    def test_on_fashion_mnist(self, name, device):
-        try:
-            batches = data.FashionMNIST().loader(batch_size=128, seed=0)
-        except data.DataError as error:
-            pytest.skip(f"Fashion-MNIST is not on this machine and cannot be got: {error}")
-        self.assert_agreement(batches, name, device)
