@@ -11,12 +11,13 @@ import torch.nn.functional as peer
 
 import cnnext
 import cnnext.functional as ours
+from cnnext import reference
 from cnnext.info import isa
 from cnnext.testing import assert_as_exact_as_torch, assert_gradients_as_exact_as_torch, make_tensor
 
 
 def corr2d(library, x, kernel):
-    return library.corr2d(x, kernel) if library is ours else peer.conv2d(x[None, None], kernel[None, None])[0, 0]
+    return peer.conv2d(x[None, None], kernel[None, None])[0, 0] if library is peer else library.corr2d(x, kernel)
 
 
 IMAGE = (3, 6, 19, 17)
@@ -42,9 +43,9 @@ def check(name, dtype, layout):
         make_tensor(shape, dtype, channels_last=layout == torch.channels_last and len(shape) == 4, seed=seed)
         for seed, shape in enumerate(shapes)
     ]
-    of_ours, of_torch = functools.partial(op, ours), functools.partial(op, peer)
-    assert_as_exact_as_torch(of_ours(*tensors), of_torch, of_torch, *tensors)
-    assert_gradients_as_exact_as_torch(of_ours, of_torch, of_torch, *tensors)
+    of_ours, exact, of_torch = (functools.partial(op, library) for library in (ours, reference, peer))
+    assert_as_exact_as_torch(of_ours(*tensors), exact, of_torch, *tensors)
+    assert_gradients_as_exact_as_torch(of_ours, exact, of_torch, *tensors)
 
 
 if __name__ == "__main__":
