@@ -7,10 +7,27 @@
 #include "avg_pool2d_kernel.h"
 
 #include "avg_pool2d_rows.h"
+#include "avg_pool2d_wide.h"
 #include "pool2d_channels.h"
 #include "pool2d_pairs.h"
 
 namespace cnnext::CNNEXT_ISA {
+
+// Division by one number. A division costs as much as 16 multiplications; the reciprocal of a power of two is
+// exact.
+template <typename C>
+class Divisor {
+ public:
+  explicit Divisor(int64_t value)
+      : exact_(value > 0 && (value & (value - 1)) == 0),
+        factor_(broadcast(exact_ ? C{1} / static_cast<C>(value) : static_cast<C>(value))) {}
+
+  CNNEXT_INLINE Vec<C> operator()(Vec<C> v) const { return exact_ ? v * factor_ : v / factor_; }
+
+ private:
+  bool exact_;
+  Vec<C> factor_;
+};
 
 // ---- NCHW, unevenly spaced windows: the rows of a window are added in vectors, its columns one by one
 // ----------------
@@ -76,90 +93,18 @@ static void backward_uneven(const PoolPlan& plan, const T* grad, T* grad_x, void
   }
 }
 
-// ---- NCHW, one window as wide as the image: its rows are one run of memory
-// --------------------------------------------
-
-// Several of them at a time: the lanes of kLanes sums are added up together, which ends in one vector of
-// outputs.
-template <typename T, typename C = compute_t<T>>
-CNNEXT_INLINE Vec<C> sum_run(const T* run, int64_t length) {
-  constexpr int64_t L = kLanes<C>;
-  Vec<C> sum[4] = {};
-  int64_t i = 0;
-  for (; i + 4 * L <= length; i += 4 * L) {
-    for (int64_t j = 0; j < 4; ++j) sum[j] += load(run + i + j * L);
-  }
-  for (; i < length; i += L) sum[0] += load_first(run + i, length - i);
-  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
-}
-
-template <typename T>
-static void forward_wide(const PoolPlan& plan, const T* x, T* y, void*, int64_t begin, int64_t end) {
-  using C = compute_t<T>;
-  constexpr int64_t L = kLanes<C>;
-  const PoolAxis& rows = plan.rows;
-  const int64_t width = plan.columns.size, column_divisor = plan.columns.window[0].divisor;
-  int64_t plane = begin / rows.windows, p = begin % rows.windows;
-  for (int64_t unit = begin; unit < end; unit += L) {
-    const int64_t count = smaller(L, end - unit), short_run = rows.size * width;
-    Vec<C> sums[L], divisors = broadcast(static_cast<C>(rows.window[0].divisor * column_divisor));
-    if (rows.windows == 1 && short_run <= L && count == L) {
-      for (int64_t lane = 0; lane < L; ++lane)
-        sums[lane] = load_first(x + (unit + lane) * short_run, short_run);
-      plane += L;
-    } else {
-      for (int64_t lane = 0; lane < L; ++lane) sums[lane] = Vec<C>{};
-      for (int64_t lane = 0; lane < count; ++lane) {
-        const PoolWindow& window = rows.window[p];
-        const T* run = x + (plane * rows.size + window.origin + window.first_tap) * width;
-        sums[lane] = sum_run(run, (window.end_tap - window.first_tap) * width);
-        if (rows.windows > 1) divisors[lane] = static_cast<C>(window.divisor * column_divisor);
-        if (++p == rows.windows) p = 0, ++plane;
-      }
-    }
-    store_first(y + unit, tree_sums<C>(sums) / divisors, end - unit);
-  }
-}
-
-template <typename T>
-static void backward_wide(const PoolPlan& plan, const T* grad, T* grad_x, void*, int64_t begin, int64_t end) {
-  using C = compute_t<T>;
-  const PoolAxis& rows = plan.rows;
-  const int64_t width = plan.columns.size, column_divisor = plan.columns.window[0].divisor;
-  int64_t plane = begin / rows.size, h = begin % rows.size;
-  for (int64_t unit = begin; unit < end;) {
-    const PoolCover& cover = rows.cover[h];
-    int64_t next = h + 1;  // rows [h, next) lie under the same windows
-    while (next < rows.size && next - h < end - unit && same_cover(rows.cover[next], cover)) ++next;
-    C sum = 0;
-    for (int64_t k = 0; k < cover.count; ++k) {
-      const int64_t p = cover.window + k * rows.window_step;
-      sum += to_compute(grad[plane * rows.windows + p]) /
-             static_cast<C>(rows.window[p].divisor * column_divisor);
-    }
-    T* run = grad_x + unit * width;
-    const int64_t writable = (end - unit) * width;
-    for (int64_t i = 0; i < (next - h) * width; i += kLanes<C>)
-      store_first(run + i, broadcast(sum), writable - i);
-    unit += next - h;
-    h = next;
-    if (h == rows.size) h = 0, ++plane;
-  }
-}
-
 // ---- NCHW, 2×2
 // ----------------------------------------------------------------------------------------------
 
 template <typename T>
 static void forward_pairs(const PoolPlan& plan, const T* x, T* y, void*, int64_t begin, int64_t end) {
   using C = compute_t<T>;
-  const Vec<C> divisor =
-      broadcast(static_cast<C>(plan.rows.window[0].divisor * plan.columns.window[0].divisor));
+  const Divisor<C> divided(plan.rows.window[0].divisor * plan.columns.window[0].divisor);
   for_pair_windows(plan, x, begin, end,
-                   [&](Vec<C> a0, Vec<C> a1, Vec<C> b0, Vec<C> b1, int64_t output, int64_t writable) {
+                   [&](Vec<C> a0, Vec<C> a1, Vec<C> b0, Vec<C> b1, const PairOutput& output) {
                      const Vec<C> low = a0 + b0, high = a1 + b1;
                      const Vec<C> sum = shuffle<C, EvenLanes>(low, high) + shuffle<C, OddLanes>(low, high);
-                     store_first(y + output, sum / divisor, writable);
+                     store_pair(y, divided(sum), output);
                    });
 }
 
@@ -167,11 +112,10 @@ template <typename T>
 static void backward_pairs(const PoolPlan& plan, const T* grad, T* grad_x, void*, int64_t begin,
                            int64_t end) {
   using C = compute_t<T>;
-  const Vec<C> divisor =
-      broadcast(static_cast<C>(plan.rows.window[0].divisor * plan.columns.window[0].divisor));
+  const Divisor<C> divided(plan.rows.window[0].divisor * plan.columns.window[0].divisor);
   const int64_t outputs = plan.outputs();
   for_pair_pixels(plan, grad_x, begin, end, [&](int64_t output) {
-    const Vec<C> g = load_first(grad + output, outputs - output) / divisor;
+    const Vec<C> g = divided(load_first(grad + output, outputs - output));
     return PairGradients<C>{g, g, g, g};
   });
 }
@@ -192,9 +136,9 @@ CNNEXT_INLINE void average_pixel(const PoolPlan& plan, const PoolWindow& row, co
       }
     }
   }
-  const Vec<C> divisor = broadcast(static_cast<C>(row.divisor * column.divisor));
+  const Divisor<C> divided(row.divisor * column.divisor);
   for (int i = 0; i < kVectors; ++i)
-    store_first(y + i * kLanes<C>, sum[i] / divisor, writable - i * kLanes<C>);
+    store_first(y + i * kLanes<C>, divided(sum[i]), writable - i * kLanes<C>);
 }
 
 template <typename T>
@@ -226,8 +170,8 @@ CNNEXT_INLINE Vec<C> pixel_gradient(const PoolPlan& plan, const PoolCover& row, 
     for (int64_t l = 0; l < column.count; ++l) {
       const int64_t q = column.window + l * columns.window_step;
       const int64_t at = (p * columns.windows + q) * plan.channels;
-      const C divisor = static_cast<C>(rows.window[p].divisor * columns.window[q].divisor);
-      sum += load_first(grad + at, readable - at) / broadcast(divisor);
+      const Divisor<C> divided(rows.window[p].divisor * columns.window[q].divisor);
+      sum += divided(load_first(grad + at, readable - at));
     }
   }
   return sum;

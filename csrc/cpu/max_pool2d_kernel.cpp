@@ -23,7 +23,7 @@ static void forward_pairs(const PoolPlan& plan, bool, const T* x, T* y, void* ta
   using C = compute_t<T>;
   auto* taps = static_cast<uint8_t*>(tap);
   for_pair_windows(plan, x, begin, end,
-                   [&](Vec<C> a0, Vec<C> a1, Vec<C> b0, Vec<C> b1, int64_t output, int64_t writable) {
+                   [&](Vec<C> a0, Vec<C> a1, Vec<C> b0, Vec<C> b1, const PairOutput& output) {
                      Vec<C> best = shuffle<C, EvenLanes>(a0, a1);
                      Mask<C> winner{};
                      const auto search = [&](const auto& meet) {
@@ -36,8 +36,13 @@ static void forward_pairs(const PoolPlan& plan, bool, const T* x, T* y, void* ta
                      } else {
                        search(challenge_ordered<C>);
                      }
-                     store_first(y + output, best, writable);
-                     store_narrow_first<C>(taps + output, winner, writable);
+                     store_pair(y, best, output);
+                     store_narrow_first<C>(taps + output.at, winner, output.writable);
+                     if (output.second == 0) return;
+                     const Vec<C> lanes = reinterpret_cast<Vec<C>>(winner);
+                     store_narrow_first<C>(taps + output.at + output.second,
+                                           reinterpret_cast<Mask<C>>(shuffle<C, UpperHalf>(lanes, lanes)),
+                                           output.writable - output.second);
                    });
 }
 

@@ -11,26 +11,52 @@
 
 namespace cnnext::CNNEXT_ISA {
 
-// combine(a0, a1, b0, b1, output, writable) for each vector of windows, from `output` on: a0, a1 are the
-// pixels of the upper row, 2·kLanes of them, b0, b1 those below.
+// Where a vector of windows goes: to `at` if that is all, and if it holds two short rows, the second from
+// lane kLanes / 2 on, that one to `at + second`. `writable` counts from `at`.
+struct PairOutput {
+  int64_t at, writable, second;
+};
+
+template <typename T, typename C = compute_t<T>>
+CNNEXT_INLINE void store_pair(T* p, Vec<C> v, const PairOutput& output) {
+  store_first(p + output.at, v, output.writable);
+  if (output.second == 0) return;
+  store_first(p + output.at + output.second, shuffle<C, UpperHalf>(v, v), output.writable - output.second);
+}
+
+// combine(a0, a1, b0, b1, output) for each vector of windows: a0, a1 are the pixels of the upper row,
+// 2·kLanes of them, b0, b1 those below. Where two rows of windows fit into one vector, a0 and a1 are the
+// upper rows of two neighbours.
 template <typename T, typename Combine>
 CNNEXT_INLINE void for_pair_windows(const PoolPlan& plan, const T* x, int64_t begin, int64_t end,
                                     const Combine& combine) {
   using C = compute_t<T>;
   constexpr int64_t L = kLanes<C>;
   const int64_t width = plan.columns.size, windows = plan.columns.windows, inputs = plan.inputs();
+  const auto pixels = [&](int64_t at) { return load_up_to(x + at, inputs - at); };
   int64_t plane = begin / plan.rows.windows, p = begin % plan.rows.windows;
-  for (int64_t unit = begin; unit < end; ++unit) {
+  const auto next_row = [&]() {  // the first pixel of the next row of windows
     const int64_t row = (plane * plan.rows.size + 2 * p) * width;
+    if (++p == plan.rows.windows) p = 0, ++plane;
+    return row;
+  };
+  int64_t unit = begin;
+  if (2 * windows <= L) {
+    for (; unit + 2 <= end; unit += 2) {
+      const int64_t first = next_row(), second = next_row();
+      combine(pixels(first), pixels(second), pixels(first + width), pixels(second + width),
+              PairOutput{unit * windows, (end - unit) * windows, windows});
+    }
+  }
+  for (; unit < end; ++unit) {
+    const int64_t row = next_row();
     for (int64_t q = 0; q < windows; q += L) {
       const int64_t a = row + 2 * q, b = a + width;
-      const bool second = q + L / 2 < windows;
-      const Vec<C> a0 = load_up_to(x + a, inputs - a), b0 = load_up_to(x + b, inputs - b);
-      const Vec<C> a1 = second ? load_up_to(x + a + L, inputs - a - L) : a0;
-      const Vec<C> b1 = second ? load_up_to(x + b + L, inputs - b - L) : b0;
-      combine(a0, a1, b0, b1, unit * windows + q, (end - unit) * windows - q);
+      const Vec<C> a0 = pixels(a), b0 = pixels(b);
+      const bool more = q + L / 2 < windows;
+      combine(a0, more ? pixels(a + L) : a0, b0, more ? pixels(b + L) : b0,
+              PairOutput{unit * windows + q, (end - unit) * windows - q, 0});
     }
-    if (++p == plan.rows.windows) p = 0, ++plane;
   }
 }
 

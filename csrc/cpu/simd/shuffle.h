@@ -24,6 +24,10 @@ template <int lanes>
 struct InterleaveHigh {
   static constexpr int at(int i) { return i / 2 + i % 2 * lanes + lanes / 2; }
 };
+template <int lanes>
+struct UpperHalf {
+  static constexpr int at(int i) { return i + lanes / 2; }
+};
 
 template <typename T, typename Rule, int... I>
 CNNEXT_INLINE Vec<T> shuffle_lanes(Vec<T> a, Vec<T> b, std::integer_sequence<int, I...>) {
@@ -49,6 +53,14 @@ CNNEXT_INLINE Vec<T> tree_sums(Vec<T> (&v)[kLanes<T>]) {
       v[i] = shuffle<T, EvenLanes>(v[2 * i], v[2 * i + 1]) + shuffle<T, OddLanes>(v[2 * i], v[2 * i + 1]);
     }
   }
+  return v[0];
+}
+
+// The sum over the lanes of one vector, in the same order as in tree_sums.
+template <typename T>
+CNNEXT_INLINE T tree_sum(Vec<T> v) {
+  for (int lanes = kLanes<T>; lanes > 1; lanes /= 2)
+    v = shuffle<T, EvenLanes>(v, v) + shuffle<T, OddLanes>(v, v);
   return v[0];
 }
 
