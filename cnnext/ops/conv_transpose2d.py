@@ -8,6 +8,7 @@ import torch
 
 from cnnext.backends import TORCH, choose
 from cnnext.ops.arguments import pair, require_optional_tensor, require_same_device, require_tensor
+from cnnext.ops.conv2d import _autocast
 
 
 def conv_transpose2d(
@@ -52,7 +53,8 @@ def conv_transpose2d(
     require_same_device("input", input, "bias", bias)
     strides, paddings = pair(stride, "stride"), pair(padding, "padding")
     extra, dilations = pair(output_padding, "output_padding"), pair(dilation, "dilation")
-    input, weight, bias = _autocast(input, weight, bias)
+    if torch.is_autocast_enabled(input.device.type):
+        input, weight, bias = _autocast(input, weight, bias)
     backend = choose("conv2d_backward_input", input)
     if backend is TORCH:
         return torch.nn.functional.conv_transpose2d(input, weight, bias, strides, paddings, extra, groups, dilations)
@@ -77,18 +79,21 @@ def conv_transpose2d(
         batched, weight, [n, weight.shape[1] * groups, *size], strides, paddings, dilations, groups
     )
     if bias is not None:
-        output = output + bias.reshape(-1, 1, 1)
+        output = _AddBias.apply(output, bias)
     return output if input.dim() == 4 else output.squeeze(0)
 
 
-def _autocast(*tensors: torch.Tensor | None) -> tuple[Any, ...]:
-    """The tensors as ``torch.autocast`` wants them: float32 and 16-bit ones in its dtype, float64 left alone."""
-    device = tensors[0].device.type if tensors[0] is not None else "cpu"
-    if not torch.is_autocast_enabled(device):
-        return tensors
-    dtype = torch.get_autocast_dtype(device)
-    castable = (torch.float32, torch.float16, torch.bfloat16)
-    return tuple(t.to(dtype) if t is not None and t.dtype in castable else t for t in tensors)
+class _AddBias(torch.autograd.Function):
+    """``output + bias`` per channel. The gradient of the bias is summed in float64, as exactly as conv2d's."""
+
+    @staticmethod
+    def forward(ctx: Any, output: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        return output + bias.reshape(-1, 1, 1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        wants_bias = ctx.needs_input_grad[1]
+        return grad, grad.sum((0, 2, 3), dtype=torch.float64).to(grad.dtype) if wants_bias else None
 
 
 def _require_fit(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, groups: Any) -> None:
