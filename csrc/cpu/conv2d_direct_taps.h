@@ -18,6 +18,13 @@ struct TapsJob {
   int64_t grad_row, grad_step, grad_channel;
   int64_t rows, cols;  // cols: vectors or pixels, as the steps
   int64_t last;        // pixels only: lanes in use of a row's last vector
+
+  // Rows whose products are summed in registers before they meet the sums in memory: chains of additions that
+  // are much longer have larger errors than those of torch.
+  int64_t segment() const {
+    constexpr int64_t kChain = 48;
+    return larger<int64_t>(1, kChain / cols);
+  }
 };
 
 // Σ of all vectors of the band's gradient added to sum[0, kLanes): the bias's gradient.
@@ -54,6 +61,19 @@ CNNEXT_INLINE void add_products(Vec<C> (&sum)[kChannels][kTaps], const C* const 
   }
 }
 
+template <typename C, int kRows, int kCols>
+CNNEXT_INLINE void add_to_memory(Vec<C> (&sum)[kRows][kCols], C* sums, int64_t pitch) {
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 9
+    for (int j = 0; j < kCols; ++j) {
+      C* const to = sums + i * pitch + j * kLanes<C>;
+      store(to, load(to) + sum[i][j]);
+      sum[i][j] = Vec<C>{};
+    }
+  }
+}
+
 template <typename C, int kChannels, int kTaps, bool kDepthwise>
 static void taps_tile(const TapsJob<C>& job, const int64_t* offsets, C* sums, int64_t sums_channel) {
   Vec<C> sum[kChannels][kTaps] = {};
@@ -62,21 +82,16 @@ static void taps_tile(const TapsJob<C>& job, const int64_t* offsets, C* sums, in
 #pragma GCC unroll 9
   for (int t = 0; t < kTaps; ++t) x[t] = job.x + offsets[t];
   const int64_t unmasked = job.cols - (kDepthwise ? 0 : 1);
-  for (int64_t row = 0; row < job.rows; ++row) {
-    const C* grad = job.grad + row * job.grad_row;
-    int64_t at = row * job.x_row;
-    for (int64_t col = 0; col < unmasked; ++col, at += job.x_step, grad += job.grad_step) {
-      add_products<C, kChannels, kTaps, false>(sum, x, at, grad, job.grad_channel, mask);
+  for (int64_t row = 0; row < job.rows;) {
+    for (const int64_t end = smaller(row + job.segment(), job.rows); row < end; ++row) {
+      const C* grad = job.grad + row * job.grad_row;
+      int64_t at = row * job.x_row;
+      for (int64_t col = 0; col < unmasked; ++col, at += job.x_step, grad += job.grad_step) {
+        add_products<C, kChannels, kTaps, false>(sum, x, at, grad, job.grad_channel, mask);
+      }
+      if (!kDepthwise) add_products<C, kChannels, kTaps, true>(sum, x, at, grad, job.grad_channel, mask);
     }
-    if (!kDepthwise) add_products<C, kChannels, kTaps, true>(sum, x, at, grad, job.grad_channel, mask);
-  }
-#pragma GCC unroll 4
-  for (int k = 0; k < kChannels; ++k) {
-#pragma GCC unroll 9
-    for (int t = 0; t < kTaps; ++t) {
-      C* to = sums + k * sums_channel + t * kLanes<C>;
-      store(to, load(to) + sum[k][t]);
-    }
+    add_to_memory<C>(sum, sums, sums_channel);
   }
 }
 
@@ -135,27 +150,22 @@ CNNEXT_INLINE int64_t opaque(int64_t i) {
 template <typename C, int kRuns, int kLength>
 static void runs_tile(const TapsJob<C>& job, const int64_t* offsets, C* sums) {
   Vec<C> sum[kRuns][kLength] = {};
-  for (int64_t row = 0; row < job.rows; ++row) {
-    const C* grad = job.grad + row * job.grad_row;
-    const C* x[kRuns];
+  for (int64_t row = 0; row < job.rows;) {
+    for (const int64_t end = smaller(row + job.segment(), job.rows); row < end; ++row) {
+      const C* grad = job.grad + row * job.grad_row;
+      const C* x[kRuns];
 #pragma GCC unroll 8
-    for (int run = 0; run < kRuns; ++run) x[run] = job.x + row * job.x_row + offsets[run];
-    for (int64_t col = 0; col < job.cols; col = opaque(col + 1), grad += job.grad_step) {
-      const Vec<C> g = load(grad);
+      for (int run = 0; run < kRuns; ++run) x[run] = job.x + row * job.x_row + offsets[run];
+      for (int64_t col = 0; col < job.cols; col = opaque(col + 1), grad += job.grad_step) {
+        const Vec<C> g = load(grad);
 #pragma GCC unroll 8
-      for (int run = 0; run < kRuns; ++run) {
+        for (int run = 0; run < kRuns; ++run) {
 #pragma GCC unroll 7
-        for (int t = 0; t < kLength; ++t) sum[run][t] = broadcast(x[run][col + t]) * g + sum[run][t];
+          for (int t = 0; t < kLength; ++t) sum[run][t] = broadcast(x[run][col + t]) * g + sum[run][t];
+        }
       }
     }
-  }
-#pragma GCC unroll 8
-  for (int run = 0; run < kRuns; ++run) {
-#pragma GCC unroll 7
-    for (int t = 0; t < kLength; ++t) {
-      C* to = sums + (run * kLength + t) * kLanes<C>;
-      store(to, load(to) + sum[run][t]);
-    }
+    add_to_memory<C>(sum, sums, kLength * kLanes<C>);
   }
 }
 

@@ -140,10 +140,12 @@ static void add_lanes(const C* from, int64_t count, C* to) {
     Vec<C> square[kLanes<C>] = {};
     for (int j = 0; j < kLanes<C> && i + j < count; ++j) square[j] = load(from + (i + j) * kLanes<C>);
     transpose<C>(square);
-    Vec<C> total{};
-#pragma GCC unroll 16
-    for (int j = 0; j < kLanes<C>; ++j) total += square[j];
-    store(to + i, total);
+#pragma GCC unroll 4
+    for (int half = kLanes<C> / 2; half > 0; half /= 2) {
+#pragma GCC unroll 8
+      for (int j = 0; j < half; ++j) square[j] += square[j + half];
+    }
+    store(to + i, square[0]);
   }
 }
 
