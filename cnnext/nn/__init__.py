@@ -1,15 +1,22 @@
 """Layers: torch.nn's own classes with the forward pass through cnnext's ops, the book's blocks, and swap."""
 
+from cnnext.nn import filters
 from cnnext.nn.blocks import Residual, ResNeXtBlock
 from cnnext.nn.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
     BatchNorm2d,
+    Conv1d,
     Conv2d,
+    ConvTranspose2d,
     Corr2d,
     LazyBatchNorm2d,
+    LazyConv1d,
     LazyConv2d,
+    LazyConvTranspose2d,
+    LPPool2d,
     MaxPool2d,
+    StochasticPool2d,
 )
 from cnnext.nn.swap import SwapReport, swap, unswap
 
@@ -17,14 +24,21 @@ __all__ = [
     "AdaptiveAvgPool2d",
     "AvgPool2d",
     "BatchNorm2d",
+    "Conv1d",
     "Conv2d",
+    "ConvTranspose2d",
     "Corr2d",
+    "LPPool2d",
     "LazyBatchNorm2d",
+    "LazyConv1d",
     "LazyConv2d",
+    "LazyConvTranspose2d",
     "MaxPool2d",
     "ResNeXtBlock",
     "Residual",
+    "StochasticPool2d",
     "SwapReport",
+    "filters",
     "swap",
     "unswap",
 ]

@@ -9,6 +9,16 @@ import torch
 from cnnext.nn import layers as ours
 
 
+def _conv(layers: Any, in_channels: int | None, out_channels: int, kernel_size: int, **options: Any) -> Any:
+    if in_channels is None:
+        return layers.LazyConv2d(out_channels, kernel_size, **options)
+    return layers.Conv2d(in_channels, out_channels, kernel_size, **options)
+
+
+def _norm(layers: Any, in_channels: int | None, channels: int) -> Any:
+    return layers.LazyBatchNorm2d() if in_channels is None else layers.BatchNorm2d(channels)
+
+
 class Residual(torch.nn.Module):
     """Two 3×3 convolutions with batch norm, added to the input or to its 1×1 convolution, then ReLU.
 
@@ -17,19 +27,27 @@ class Residual(torch.nn.Module):
         use_1x1conv: whether the shortcut is a 1×1 convolution (without a norm); needed where channels or size change.
         strides: of the first convolution and of the shortcut.
         layers: where the layers' classes come from; ``torch.nn`` builds the block from torch's own.
+        in_channels: C, if known; otherwise it is learnt at the first call.
 
-    Shapes: (N, C, H, W) to (N, num_channels, ⌈H / strides⌉, ⌈W / strides⌉); C is learnt at the first call.
+    Shapes: (N, C, H, W) to (N, num_channels, ⌈H / strides⌉, ⌈W / strides⌉).
     Source: "Dive into Deep Learning", section 8.6.2.
     """
 
-    def __init__(self, num_channels: int, use_1x1conv: bool = False, strides: int = 1, layers: Any = None):
+    def __init__(
+        self,
+        num_channels: int,
+        use_1x1conv: bool = False,
+        strides: int = 1,
+        layers: Any = None,
+        in_channels: int | None = None,
+    ):
         super().__init__()
         layers = layers or ours
-        self.conv1 = layers.LazyConv2d(num_channels, kernel_size=3, padding=1, stride=strides)
-        self.conv2 = layers.LazyConv2d(num_channels, kernel_size=3, padding=1)
-        self.conv3 = layers.LazyConv2d(num_channels, kernel_size=1, stride=strides) if use_1x1conv else None
-        self.bn1 = layers.LazyBatchNorm2d()
-        self.bn2 = layers.LazyBatchNorm2d()
+        inner = None if in_channels is None else num_channels
+        self.conv1 = _conv(layers, in_channels, num_channels, 3, padding=1, stride=strides)
+        self.conv2 = _conv(layers, inner, num_channels, 3, padding=1)
+        self.conv3 = _conv(layers, in_channels, num_channels, 1, stride=strides) if use_1x1conv else None
+        self.bn1, self.bn2 = (_norm(layers, in_channels, num_channels) for _ in range(2))
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:  # noqa: N803  (the book's name)
         """Apply the block to (N, C, H, W)."""
@@ -50,6 +68,12 @@ class ResNeXtBlock(torch.nn.Module):
         use_1x1conv: whether the shortcut is a 1×1 convolution with batch norm.
         strides: of the 3×3 convolution and of the shortcut.
         layers: where the layers' classes come from.
+        in_channels: C, if known; otherwise it is learnt at the first call.
+
+    Shapes: (N, C, H, W) to (N, num_channels, ⌈H / strides⌉, ⌈W / strides⌉).
+
+    Raises:
+        ValueError: the bottleneck's channels cannot be shared out to groups of that size.
 
     Source: "Dive into Deep Learning", section 8.6.5.
     """
@@ -62,18 +86,21 @@ class ResNeXtBlock(torch.nn.Module):
         use_1x1conv: bool = False,
         strides: int = 1,
         layers: Any = None,
+        in_channels: int | None = None,
     ):
         super().__init__()
         layers = layers or ours
-        inner = int(round(num_channels * bot_mul))
-        if groups < 1 or inner % groups:
-            raise ValueError(f"groups={groups} must divide the bottleneck's {inner} channels")
-        self.conv1 = layers.LazyConv2d(inner, kernel_size=1, stride=1)
-        self.conv2 = layers.LazyConv2d(inner, kernel_size=3, stride=strides, padding=1, groups=inner // groups)
-        self.conv3 = layers.LazyConv2d(num_channels, kernel_size=1, stride=1)
-        self.bn1, self.bn2, self.bn3 = (layers.LazyBatchNorm2d() for _ in range(3))
-        self.conv4 = layers.LazyConv2d(num_channels, kernel_size=1, stride=strides) if use_1x1conv else None
-        self.bn4 = layers.LazyBatchNorm2d() if use_1x1conv else None
+        middle = round(num_channels * bot_mul)
+        if groups < 1 or middle < 1 or middle % groups:
+            raise ValueError(f"groups={groups} must divide the bottleneck's {middle} channels")
+        inner = None if in_channels is None else middle
+        self.conv1 = _conv(layers, in_channels, middle, 1)
+        self.conv2 = _conv(layers, inner, middle, 3, stride=strides, padding=1, groups=middle // groups)
+        self.conv3 = _conv(layers, inner, num_channels, 1)
+        self.bn1, self.bn2 = (_norm(layers, in_channels, middle) for _ in range(2))
+        self.bn3 = _norm(layers, in_channels, num_channels)
+        self.conv4 = _conv(layers, in_channels, num_channels, 1, stride=strides) if use_1x1conv else None
+        self.bn4 = _norm(layers, in_channels, num_channels) if use_1x1conv else None
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:  # noqa: N803
         """Apply the block to (N, C, H, W)."""

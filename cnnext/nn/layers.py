@@ -1,14 +1,18 @@
 """The layers. Each is torch.nn's class of the same name with another forward pass and nothing else.
 
 So constructors, parameter names, initialisation, ``state_dict``, hooks, ``copy.deepcopy`` and pickling are torch's, and
-``isinstance(layer, torch.nn.Conv2d)`` holds.
+``isinstance(layer, torch.nn.Conv2d)`` holds. Of a lazy layer, torch's call takes hold of ``forward`` before the layer
+becomes what it is to become, so that the lazy classes must have our ``forward`` too: they inherit from both.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from cnnext import functional as F
+from cnnext.ops.arguments import pair
 
 
 class Corr2d(torch.nn.Module):
@@ -22,8 +26,7 @@ class Corr2d(torch.nn.Module):
 
     def __init__(self, kernel_size: int | tuple[int, int]):
         super().__init__()
-        size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
-        self.weight = torch.nn.Parameter(torch.rand(size))
+        self.weight = torch.nn.Parameter(torch.rand(pair(kernel_size, "kernel_size")))
         self.bias = torch.nn.Parameter(torch.zeros(1))
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -35,21 +38,66 @@ class Corr2d(torch.nn.Module):
         return f"kernel_size={tuple(self.weight.shape)}"
 
 
+def _padded(layer: Any, input: torch.Tensor) -> tuple[torch.Tensor, Any]:
+    """Return the input, padded where the mode is not the op's own (zeros), and the padding that is left to the op."""
+    if layer.padding_mode == "zeros":
+        return input, layer.padding
+    return torch.nn.functional.pad(input, layer._reversed_padding_repeated_twice, mode=layer.padding_mode), 0
+
+
 class Conv2d(torch.nn.Conv2d):
     """``torch.nn.Conv2d`` through :func:`cnnext.functional.conv2d`; every ``padding_mode``."""
 
-    def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        padding = self.padding
-        if self.padding_mode != "zeros":
-            input = torch.nn.functional.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
-            padding = (0, 0)
-        return F.conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)  # type: ignore[arg-type]
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Convolve (N, C, H, W) or (C, H, W)."""
+        input, padding = _padded(self, input)
+        return F.conv2d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)  # type: ignore[arg-type]
 
 
-class LazyConv2d(torch.nn.LazyConv2d):
+class LazyConv2d(torch.nn.LazyConv2d, Conv2d):  # type: ignore[misc]
     """``torch.nn.LazyConv2d``: learns the number of input channels at its first call and becomes a :class:`Conv2d`."""
 
     cls_to_become = Conv2d
+
+
+class Conv1d(torch.nn.Conv1d):
+    """``torch.nn.Conv1d`` through :func:`cnnext.functional.conv1d`, for audio and other sequences."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Convolve (N, C, L) or (C, L)."""
+        input, padding = _padded(self, input)
+        return F.conv1d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+
+
+class LazyConv1d(torch.nn.LazyConv1d, Conv1d):  # type: ignore[misc]
+    """``torch.nn.LazyConv1d``: learns the number of input channels at its first call and becomes a :class:`Conv1d`."""
+
+    cls_to_become = Conv1d
+
+
+class ConvTranspose2d(torch.nn.ConvTranspose2d):
+    """``torch.nn.ConvTranspose2d`` through :func:`cnnext.functional.conv_transpose2d`.
+
+    With ``stride=2`` the kernel moves by half a pixel of the input: the output is twice as large.
+    """
+
+    def forward(self, input: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
+        """Convolve (N, C, H, W) or (C, H, W); ``output_size`` chooses among the sizes that the stride leaves open.
+
+        Raises:
+            ValueError: ``padding_mode`` is not ``"zeros"``, or ``output_size`` is none of those sizes.
+        """
+        if self.padding_mode != "zeros":
+            raise ValueError(f"ConvTranspose2d knows padding_mode='zeros' only, but got {self.padding_mode!r}")
+        stride, padding, dilation = (list(pair(x, "")) for x in (self.stride, self.padding, self.dilation))
+        extra = self._output_padding(input, output_size, stride, padding, list(self.kernel_size), 2, dilation)
+        return F.conv_transpose2d(input, self.weight, self.bias, stride, padding, extra, self.groups, dilation)
+
+
+class LazyConvTranspose2d(torch.nn.LazyConvTranspose2d, ConvTranspose2d):  # type: ignore[misc]
+    """``torch.nn.LazyConvTranspose2d``: learns the input channels and becomes a :class:`ConvTranspose2d`."""
+
+    cls_to_become = ConvTranspose2d
 
 
 class MaxPool2d(torch.nn.MaxPool2d):
@@ -92,6 +140,42 @@ class AdaptiveAvgPool2d(torch.nn.AdaptiveAvgPool2d):
         return F.adaptive_avg_pool2d(input, self.output_size)  # type: ignore[arg-type]
 
 
+class LPPool2d(torch.nn.LPPool2d):
+    """``torch.nn.LPPool2d`` through :func:`cnnext.functional.lp_pool2d`, which says where the two differ."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Pool (N, C, H, W) or (C, H, W)."""
+        return F.lp_pool2d(input, float(self.norm_type), self.kernel_size, self.stride, self.ceil_mode)
+
+
+class StochasticPool2d(torch.nn.Module):
+    """Pool by drawing an activation in training, and by their weighted average in evaluation.
+
+    Args:
+        kernel_size, stride, padding, ceil_mode: as for :func:`cnnext.functional.stochastic_pool2d`, which also has the
+            formula, the errors and the source.
+
+    Shapes: (N, C, H, W) or (C, H, W), after a ReLU, to those of a max pool.
+    """
+
+    def __init__(self, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False):
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.stride = kernel_size if stride is None else stride
+        self.padding = padding
+        self.ceil_mode = ceil_mode
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Pool (N, C, H, W) or (C, H, W)."""
+        window = self.kernel_size, self.stride, self.padding, self.ceil_mode
+        return F.stochastic_pool2d(input, *window, training=self.training)
+
+    def extra_repr(self) -> str:
+        """Arguments, for ``print``."""
+        names = ("kernel_size", "stride", "padding", "ceil_mode")
+        return ", ".join(f"{name}={getattr(self, name)}" for name in names)
+
+
 class BatchNorm2d(torch.nn.BatchNorm2d):
     """``torch.nn.BatchNorm2d`` through :func:`cnnext.functional.batch_norm`."""
 
@@ -118,7 +202,7 @@ class BatchNorm2d(torch.nn.BatchNorm2d):
         )
 
 
-class LazyBatchNorm2d(torch.nn.LazyBatchNorm2d):
+class LazyBatchNorm2d(torch.nn.LazyBatchNorm2d, BatchNorm2d):
     """``torch.nn.LazyBatchNorm2d``: learns the channels at its first call and becomes a :class:`BatchNorm2d`."""
 
     cls_to_become = BatchNorm2d
