@@ -5,6 +5,7 @@ import torch
 
 import cnnext
 from cnnext import models, nn
+from cnnext.nn.swap import OURS
 
 
 def model():
@@ -78,6 +79,7 @@ class Doubled(torch.nn.Conv2d):
         return 2 * super().forward(input)
 
 
+@pytest.mark.filterwarnings("ignore:.*deprecated")
 def test_what_is_left_is_listed_with_its_reason():
     replaced = torch.nn.MaxPool2d(2)
     replaced.forward = lambda input: input
@@ -85,18 +87,103 @@ def test_what_is_left_is_listed_with_its_reason():
         {
             "subclass": Doubled(1, 1, 1),
             "parametrized": torch.nn.utils.parametrizations.weight_norm(torch.nn.Conv2d(1, 1, 1)),
-            "transposed": torch.nn.ConvTranspose2d(1, 1, 1),
+            "three": torch.nn.Conv3d(1, 1, 1),
+            "norm": torch.nn.BatchNorm1d(1),
             "replaced": replaced,
             "complex": torch.nn.Conv2d(1, 1, 1, dtype=torch.complex64),
+            "scripted": torch.jit.script(torch.nn.Conv2d(1, 1, 1)),
+            "quantized": torch.ao.nn.quantized.Conv2d(1, 1, 1),
+            "linear": torch.nn.Linear(1, 1),
         }
     )
     report = cnnext.swap(net)
     assert not report.swapped
-    words = {"subclass": "may compute otherwise", "parametrized": "parametrized", "transposed": "no layer for"}
-    words |= {"replaced": "forward method was replaced", "complex": "complex"}
+    words = {
+        "subclass": "may compute otherwise",
+        "parametrized": "parametrized",
+        "replaced": "forward method was replaced",
+    }
+    words |= {"three": "does not swap torch.nn.modules.conv.Conv3d", "norm": "BatchNorm1d"}
+    words |= {
+        "complex": "no kernels for torch.complex64",
+        "scripted": "TorchScript",
+        "quantized": "is a quantized layer",
+    }
+    assert set(report.left) == set(words)
     for name, word in words.items():
         assert word in report.left[name]
         assert f"{name}: left, " in str(report)
+
+
+def test_the_first_parameter_says_where_a_layer_without_parameters_is():
+    net = torch.nn.Sequential(torch.nn.MaxPool2d(2), torch.nn.Linear(1, 1, dtype=torch.complex64))
+    assert "no kernels for torch.complex64" in cnnext.swap(net).left["0"]
+
+
+def test_our_own_layers_are_neither_swapped_nor_left():
+    net = models.ResNet(((1, 64),))
+    net.add_module("norm", nn.LPPool2d(2, 2))
+    assert str(cnnext.swap(net)) == "swapped 0 layers, left 0"
+
+
+class OurDoubled(nn.Conv2d):
+    pass
+
+
+def test_unswap_leaves_subclasses_of_our_layers():
+    net = torch.nn.Sequential(OurDoubled(1, 1, 1), Doubled(1, 1, 1), nn.LazyConv2d(1, 1), nn.Conv1d(1, 1, 1))
+    report = cnnext.unswap(net)
+    assert report.swapped == {"2": "torch.nn.LazyConv2d", "3": "torch.nn.Conv1d"}
+    assert list(report.left) == ["0"]
+
+
+def test_every_layer_that_is_swapped_comes_back():
+    arguments = {"Conv": (1, 1, 1), "LazyConv": (1, 1), "BatchNorm": (1,), "LazyBatchNorm": ()}
+    for theirs, ours in OURS.items():
+        kind = theirs.__name__.replace("Transpose", "").rstrip("d12")
+        layer = theirs(*arguments.get(kind, (1,)))
+        cnnext.swap(layer)
+        assert type(layer) is ours
+        assert repr(layer) == repr(theirs(*arguments.get(kind, (1,))))
+        cnnext.unswap(layer)
+        assert type(layer) is theirs
+
+
+def test_weights_are_parametrized_after_the_swap():
+    net, image = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3)), torch.ones(1, 1, 5, 5)
+    before = net(image)
+    cnnext.swap(net)
+    torch.nn.utils.parametrizations.weight_norm(net[0])
+    assert isinstance(net[0], nn.Conv2d)
+    torch.testing.assert_close(net(image), before)
+    with torch.no_grad():
+        net[0].parametrizations.weight.original0.mul_(2)
+    bias = net[0].bias.reshape(-1, 1, 1)
+    torch.testing.assert_close(net(image) - bias, 2 * (before - bias))
+
+
+def test_training_goes_on_where_the_unswapped_model_would():
+    torch.manual_seed(0)
+    ours = models.ResNet(((1, 64), (1, 32)), layers=torch.nn).init((1, 1, 32, 32)).double()
+    theirs = copy.deepcopy(ours)
+    cnnext.swap(ours)
+    images, labels = torch.rand(4, 1, 32, 32, dtype=torch.float64), torch.tensor([0, 1, 2, 3])
+    for model in (ours, theirs):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        for _ in range(3):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(images), labels).backward()
+            optimizer.step()
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+
+def test_swapped_model_is_compiled_without_a_graph_break():
+    net = model().eval()
+    cnnext.swap(net)
+    image = torch.randn(2, 3, 16, 16)
+    with cnnext.backend("cpu"):
+        compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(compiled(image), net(image))
 
 
 def test_refusal():

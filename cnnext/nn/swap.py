@@ -11,27 +11,44 @@ from dataclasses import dataclass, field
 
 import torch
 
+from cnnext import backends
 from cnnext.nn import layers
 
-OURS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
-    torch.nn.Conv2d: layers.Conv2d,
-    torch.nn.LazyConv2d: layers.LazyConv2d,
-    torch.nn.MaxPool2d: layers.MaxPool2d,
-    torch.nn.AvgPool2d: layers.AvgPool2d,
+Kind = type[torch.nn.Module]
+
+OURS: dict[Kind, Kind] = {
     torch.nn.AdaptiveAvgPool2d: layers.AdaptiveAvgPool2d,
+    torch.nn.AvgPool2d: layers.AvgPool2d,
     torch.nn.BatchNorm2d: layers.BatchNorm2d,
+    torch.nn.Conv1d: layers.Conv1d,
+    torch.nn.Conv2d: layers.Conv2d,
+    torch.nn.ConvTranspose2d: layers.ConvTranspose2d,
     torch.nn.LazyBatchNorm2d: layers.LazyBatchNorm2d,
+    torch.nn.LazyConv1d: layers.LazyConv1d,
+    torch.nn.LazyConv2d: layers.LazyConv2d,
+    torch.nn.LazyConvTranspose2d: layers.LazyConvTranspose2d,
+    torch.nn.MaxPool2d: layers.MaxPool2d,
 }
 THEIRS = {ours: theirs for theirs, ours in OURS.items()}
-DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+OPS = {
+    layers.AdaptiveAvgPool2d: "adaptive_avg_pool2d",
+    layers.AvgPool2d: "avg_pool2d",
+    layers.BatchNorm2d: "batch_norm",
+    layers.Conv1d: "conv2d",
+    layers.Conv2d: "conv2d",
+    layers.ConvTranspose2d: "conv2d_backward_input",
+    layers.MaxPool2d: "max_pool2d",
+}
 RELATED = (
     torch.nn.modules.conv._ConvNd,
     torch.nn.modules.pooling._MaxPoolNd,
     torch.nn.modules.pooling._AvgPoolNd,
     torch.nn.modules.pooling._AdaptiveAvgPoolNd,
     torch.nn.modules.pooling._AdaptiveMaxPoolNd,
+    torch.nn.modules.pooling._LPPoolNd,
     torch.nn.modules.batchnorm._NormBase,
 )
+QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
 
 
 @dataclass
@@ -58,65 +75,94 @@ def swap(model: torch.nn.Module) -> SwapReport:
 
     Args:
         model: any module. Only layers of exactly torch's class are touched: a subclass may have changed the forward
-            pass, and is listed with that reason.
+            pass, and is listed with that reason. A layer whose weight is parametrized is of such a subclass: swap
+            first, and parametrize then.
 
     Returns:
-        A :class:`SwapReport`, which prints as a list.
+        A :class:`SwapReport`, which prints as a list. Also left, and listed, are layers that are quantized, compiled by
+        TorchScript, or called through a ``forward`` put on the object, and those for whose device and dtype no backend
+        but torch's has kernels; what has no parameters counts as being where the model's first parameter is.
 
     Raises:
         TypeError: ``model`` is not a module.
     """
-    return _change_classes(model, OURS, set(THEIRS))
+    _require_module(model)
+    sample = next(model.parameters(), None)
+    report = SwapReport()
+    for name, module in model.named_modules():
+        kind = type(module)
+        wanted = OURS.get(kind)
+        reason = _reason_for_class(module) if wanted is None else _reason_to_leave(module, wanted, sample)
+        if reason is not None:
+            report.left[name] = reason
+        elif wanted is not None:
+            module.__class__ = wanted
+            report.swapped[name] = f"cnnext.nn.{wanted.__name__}"
+    return report
 
 
 def unswap(model: torch.nn.Module) -> SwapReport:
     """Give every layer of ``model`` that is one of cnnext's its torch class back; the inverse of :func:`swap`.
 
+    Args:
+        model: any module. Layers that were made from cnnext.nn become torch's too.
+
+    Returns:
+        A :class:`SwapReport`. Left, and listed, are subclasses of cnnext's layers.
+
     Raises:
         TypeError: ``model`` is not a module.
     """
-    return _change_classes(model, THEIRS, set(OURS))
-
-
-def _change_classes(
-    model: torch.nn.Module,
-    classes: dict[type[torch.nn.Module], type[torch.nn.Module]],
-    already: set[type[torch.nn.Module]],
-) -> SwapReport:
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"argument `model` must be a torch.nn.Module, but got {type(model).__name__}: {model!r:.60}")
+    _require_module(model)
     report = SwapReport()
     for name, module in model.named_modules():
-        wanted = classes.get(type(module))
+        wanted = THEIRS.get(type(module))
         if wanted is not None:
-            reason = _reason_to_leave(module) if classes is OURS else None
-            if reason is None:
-                module.__class__ = wanted
-                report.swapped[name] = f"{'cnnext' if classes is OURS else 'torch'}.nn.{wanted.__name__}"
-            else:
-                report.left[name] = reason
-        elif isinstance(module, RELATED) and type(module) not in already:
-            report.left[name] = _reason_for_class(module)
+            module.__class__ = wanted
+            report.swapped[name] = f"torch.nn.{wanted.__name__}"
+        elif isinstance(module, tuple(THEIRS)):
+            report.left[name] = f"{_full_name(type(module))} is a subclass of cnnext's layer and may compute otherwise"
     return report
 
 
-def _reason_to_leave(module: torch.nn.Module) -> str | None:
+def _require_module(model: object) -> None:
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"argument `model` must be a torch.nn.Module, but got {type(model).__name__}: {model!r:.60}")
+
+
+def _reason_to_leave(module: torch.nn.Module, wanted: Kind, sample: torch.Tensor | None) -> str | None:
     if "forward" in vars(module):
         return "its forward method was replaced on the object"
-    for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
-        lazy = isinstance(tensor, (torch.nn.UninitializedParameter, torch.nn.UninitializedBuffer))
-        if not lazy and tensor.is_floating_point() and tensor.dtype not in DTYPES:
-            return f"its {name} is of {tensor.dtype}, for which there are no kernels"
-        if not lazy and (tensor.is_complex() or tensor.is_quantized or tensor.is_sparse):
-            return f"its {name} is complex, quantized or sparse"
-    return None
+    op = next(OPS[kind] for kind in OPS if issubclass(wanted, kind))
+    tensor = next(module.parameters(recurse=False), torch.empty(0) if sample is None else sample)
+    reasons = []
+    for name in backends.backends():
+        if name in (backends.AUTO, backends.TORCH.name):
+            continue
+        reason = backends.get(name).can_run(op, tensor.device, tensor.dtype)
+        if reason is None:
+            return None
+        reasons.append(f"{name!r} cannot run it, {reason}")
+    return "; ".join(reasons)
 
 
-def _reason_for_class(module: torch.nn.Module) -> str:
+def _reason_for_class(module: torch.nn.Module) -> str | None:
+    """Why a module of none of the classes that are swapped stays; None if nobody would expect it to be swapped."""
     kind = type(module)
+    if isinstance(module, torch.jit.ScriptModule):
+        known = {theirs.__name__ for theirs in OURS}
+        return "it is compiled by TorchScript" if module.original_name in known else None
+    if kind.__module__.startswith(QUANTIZED) and kind.__name__.startswith(("Conv", "BatchNorm")):
+        return f"{_full_name(kind)} is a quantized layer"
+    if not isinstance(module, RELATED) or isinstance(module, (*THEIRS, layers.LPPool2d)):
+        return None
     if torch.nn.utils.parametrize.is_parametrized(module):
         return "it is parametrized, so its class is one made by torch.nn.utils.parametrize"
     base = next((known for known in OURS if isinstance(module, known)), None)
     if base is not None:
-        return f"{kind.__module__}.{kind.__qualname__} subclasses torch.nn.{base.__name__} and may compute otherwise"
-    return f"cnnext has no layer for {kind.__module__}.{kind.__qualname__}"
+        return f"{_full_name(kind)} subclasses torch.nn.{base.__name__} and may compute otherwise"
+    return f"cnnext does not swap {_full_name(kind)}"
+
+
+def _full_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
