@@ -11,9 +11,6 @@ import torch
 
 from cnnext import models
 
-VGG11 = ((1, 64), (1, 128), (2, 256), (2, 512), (2, 512))
-VGG11_SLIM = ((1, 16), (1, 32), (2, 64), (2, 128), (2, 128))
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -40,8 +37,8 @@ class Recipe:
 
 RECIPES = {
     "lenet": Recipe("LeNet-5 (7.6)", models.LeNet, 0.1, 28, compare_batch=128),
-    "vgg11": Recipe("VGG-11 (8.2)", partial(models.VGG, VGG11), 0.01, 224),
-    "vgg11-slim": Recipe("VGG-11, a quarter as wide (8.2)", partial(models.VGG, VGG11_SLIM), 0.01, 224),
+    "vgg11": Recipe("VGG-11 (8.2)", partial(models.VGG, models.VGG11), 0.01, 224),
+    "vgg11-slim": Recipe("VGG-11, a quarter as wide (8.2)", partial(models.VGG, models.VGG11_SLIM), 0.01, 224),
     "resnet18": Recipe("ResNet-18 (8.6)", models.ResNet18, 0.01, 96, compare_batch=16),
     "resnext": Recipe("ResNeXt (8.6)", models.ResNeXt, 0.01, 96, compare_batch=16),
 }

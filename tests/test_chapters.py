@@ -1,5 +1,7 @@
 """The numbers of "Dive into Deep Learning" (1.0.3), chapters 7 and 8, on every backend that is present."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -68,6 +70,12 @@ def test_7_3_padding_and_stride(arguments, size):
     assert nn.LazyConv2d(1, **arguments)(torch.rand(1, 1, 8, 8)).shape[2:] == size
 
 
+def test_7_3_size_of_the_output():
+    for size, taps, padding, stride in itertools.product((7, 8), (1, 2, 3, 5), (0, 1, 2), (1, 2, 3)):
+        shape = F.conv2d(torch.ones(1, 1, size, size), torch.ones(1, 1, taps, taps), None, stride, padding).shape
+        assert shape[2:] == ((size - taps + 2 * padding + stride) // stride,) * 2
+
+
 def test_7_4_channels():
     image = torch.stack((torch.arange(9.0).reshape(3, 3), torch.arange(1.0, 10).reshape(3, 3)))
     kernel = torch.stack((torch.arange(4.0).reshape(2, 2), torch.arange(1.0, 5).reshape(2, 2)))
@@ -116,17 +124,14 @@ def test_7_6_lenet(capsys):
     assert "Conv2d output shape:\t torch.Size([1, 6, 28, 28])" in capsys.readouterr().out
 
 
-VGG11 = ((1, 64), (1, 128), (2, 256), (2, 512), (2, 512))
-
-
 def test_8_2_vgg11():
-    shapes = [shape for _, shape in models.VGG(VGG11).layer_summary((1, 1, 224, 224))]
+    shapes = [shape for _, shape in models.VGG(models.VGG11).layer_summary((1, 1, 224, 224))]
     assert shapes[:5] == [(1, 64, 112, 112), (1, 128, 56, 56), (1, 256, 28, 28), (1, 512, 14, 14), (1, 512, 7, 7)]
     assert shapes[5:] == [(1, 25088), *[(1, 4096)] * 6, (1, 10)]
 
 
 def test_8_2_vgg11_has_the_books_parameters():
-    model = models.VGG(VGG11)
+    model = models.VGG(models.VGG11)
     with torch.no_grad():
         model.eval()(torch.zeros(1, 3, 224, 224))
     assert sum(parameter.numel() for parameter in model.parameters()) == 128_807_306

@@ -40,6 +40,32 @@ def test_summary_leaves_mode_and_running_statistics_alone(capsys):
     assert len(capsys.readouterr().out.splitlines()) == len(net.net)
 
 
+def test_summary_takes_the_parameters_dtype_and_no_random_numbers():
+    net = models.LeNet().init((1, 1, 28, 28)).double()
+    state = torch.get_rng_state()
+    assert net.layer_summary((1, 1, 28, 28))[-1] == ("Linear", (1, 10))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_summary_restores_the_mode_after_an_input_that_does_not_fit():
+    net = models.LeNet().init((1, 1, 28, 28))
+    with pytest.raises(RuntimeError):
+        net.layer_summary((1, 2, 28, 28))
+    assert all(module.training for module in net.modules())
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_lazy_models_take_any_number_of_channels(channels):
+    net = models.ResNet(((1, 64),)).init((1, channels, 32, 32))
+    assert net(torch.rand(2, channels, 32, 32)).shape == (2, 10)
+
+
+def test_vgg_names_say_the_number_of_layers_with_weights():
+    archs = {11: models.VGG11, 13: models.VGG13, 16: models.VGG16, 19: models.VGG19}
+    for layers, arch in (*archs.items(), (11, models.VGG11_SLIM)):
+        assert sum(convolutions for convolutions, _ in arch) + 3 == layers
+
+
 def test_init_cnn_is_xavier_uniform():
     net = models.LeNet().init((1, 1, 28, 28))
     weight = net.net[3].weight

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -28,34 +30,39 @@ class Model(torch.nn.Module):
         """Images (N, C, H, W) to scores (N, classes)."""
         return self.net(X)
 
-    @torch.no_grad()
     def layer_summary(self, shape: tuple[int, ...]) -> list[tuple[str, tuple[int, ...]]]:
         """Print and return, for each layer of ``net``, its class and the shape it makes of an input of ``shape``.
 
         The model is left as it was: the input is random from a generator of its own, the layers run in evaluation
         mode, and the mode is restored. (Layers that are still lazy learn their sizes.)
         """
-        training = {module: module.training for module in self.modules()}
-        self.eval()
-        X = torch.rand(shape, generator=torch.Generator().manual_seed(0))  # noqa: N806
         summary = []
-        try:
+        with self._trial(shape) as X:  # noqa: N806
             for layer in self.net:
                 X = layer(X)  # noqa: N806
                 summary.append((type(layer).__name__, tuple(X.shape)))
                 print(f"{type(layer).__name__} output shape:\t {X.shape}")
-        finally:
-            for module, mode in training.items():
-                module.training = mode
         return summary
 
     def init(self, shape: tuple[int, ...]) -> Model:
         """Learn the sizes from one input of ``shape`` and initialise as the book does; returns the model."""
-        training = self.training
-        with torch.no_grad():
-            self.eval()(torch.zeros(shape))
-        self.train(training)
+        with self._trial(shape) as X:  # noqa: N806
+            self(X)
         return self.apply(init_cnn)
+
+    @contextmanager
+    def _trial(self, shape: tuple[int, ...]) -> Iterator[torch.Tensor]:
+        """An input where the parameters lie, and evaluation mode without gradients until the modes come back."""
+        modes = {module: module.training for module in self.modules()}
+        like = next(self.parameters())
+        X = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(like.device, like.dtype)  # noqa: N806
+        try:
+            with torch.no_grad():
+                self.eval()
+                yield X
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
 
 
 def layers_from(layers: Any) -> Any:

@@ -9,6 +9,13 @@ import torch
 
 from cnnext.models.base import Model, layers_from
 
+VGG11 = ((1, 64), (1, 128), (2, 256), (2, 512), (2, 512))
+VGG11_SLIM = ((1, 16), (1, 32), (2, 64), (2, 128), (2, 128))
+"""VGG-11 with a quarter of the channels, which the book trains."""
+VGG13 = ((2, 64), (2, 128), (2, 256), (2, 512), (2, 512))
+VGG16 = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
+VGG19 = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
+
 
 def vgg_block(num_convs: int, out_channels: int, layers: Any = None) -> torch.nn.Sequential:
     """``num_convs`` times a 3×3 convolution and ReLU, then a 2×2 max pool."""
@@ -23,8 +30,8 @@ class VGG(Model):
     """A VGG network.
 
     Args:
-        arch: (convolutions, channels) of each block; VGG-11 is
-            ((1, 64), (1, 128), (2, 256), (2, 512), (2, 512)).
+        arch: (convolutions, channels) of each block: ``VGG11``, ``VGG11_SLIM``, ``VGG13``, ``VGG16`` and ``VGG19`` of
+            this module, or others.
         num_classes: scores per image.
         layers: where the layers' classes come from, ``cnnext.nn`` unless said.
 
