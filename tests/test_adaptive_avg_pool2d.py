@@ -18,6 +18,11 @@ CASES = [
     ((2, 5, 7, 7), (1, 1)),
     ((1, 3, 8, 9), (3, 4)),
     ((2, 4, 5, 6), (7, None)),
+    ((1, 2, 8, 6), (4, 3)),
+    ((2, 9, 13, 40), (1, 7)),
+    ((2, 9, 13, 40), (5, 1)),
+    ((1, 3, 2, 3), (5, 7)),
+    ((1, 3, 33, 65), 1),
     ((0, 3, 4, 4), 2),
 ]
 
@@ -38,11 +43,63 @@ def test_forward_and_gradients_match_reference(shape, size, dtype, channels_last
     assert_gradients_as_exact_as_torch(F.adaptive_avg_pool2d, *functions, x, output_size=size)
 
 
-def test_derivatives_of_every_order():
+@pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "channels_last"])
+@pytest.mark.parametrize(("shape", "size"), CASES)
+def test_bits_do_not_depend_on_the_threads(shape, size, channels_last):
+    x = make_tensor((shape[0], 70 * shape[1], *shape[2:]), channels_last=channels_last, requires_grad=True)
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            with cnnext.backend("cpu"):
+                output = F.adaptive_avg_pool2d(x, size)
+                results.append((output, torch.autograd.grad((output * output).sum(), x)[0]))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(map(torch.equal, results[0], other))
+
+
+def test_nan_infinity_unbatched_and_non_contiguous(backend):
+    x = make_tensor((9, 8, 6)).permute(2, 0, 1)
+    x[1, 2, 3], x[2, 4, 4] = torch.nan, torch.inf
+    for size in (1, (3, None), 4):
+        theirs = torch_functional.adaptive_avg_pool2d(x, size)
+        torch.testing.assert_close(F.adaptive_avg_pool2d(x, size), theirs, equal_nan=True)
+
+
+def test_no_windows_and_no_channels(backend):
+    assert F.adaptive_avg_pool2d(torch.ones(1, 3, 6, 6), (0, 2)).shape == (1, 3, 0, 2)
+    assert F.adaptive_avg_pool2d(torch.ones(2, 0, 4, 4), 2).shape == (2, 0, 2, 2)
+
+
+def test_the_gradient_of_no_windows_is_zero():
+    x = torch.ones(1, 3, 6, 6, requires_grad=True)
+    with cnnext.backend("cpu"):
+        assert not torch.autograd.grad(F.adaptive_avg_pool2d(x, (0, 2)).sum(), x)[0].any()
+
+
+def test_global_average_of_no_pixel_is_nan(backend):
+    assert F.adaptive_avg_pool2d(torch.ones(2, 3, 0, 5), 1).isnan().all()
+
+
+def test_compiles_as_one_graph():
+    def step(x):
+        return F.adaptive_avg_pool2d(x, (3, 2)).square().sum()
+
+    x = make_tensor((2, 3, 9, 8), requires_grad=True)
+    with cnnext.backend("cpu"):
+        (expected,) = torch.autograd.grad(step(x), x)
+        (ours,) = torch.autograd.grad(torch.compile(step, fullgraph=True, backend="aot_eager")(x), x)
+    assert torch.equal(ours, expected)
+
+
+@pytest.mark.parametrize("size", [1, (3, 2), (7, 1), (9, 6)], ids=str)
+def test_derivatives_of_every_order(size):
     x = make_tensor((1, 2, 7, 5), torch.float64, requires_grad=True)
     with cnnext.backend("cpu"):
-        assert torch.autograd.gradcheck(lambda x: F.adaptive_avg_pool2d(x, (3, 2)), (x,))
-        assert torch.autograd.gradgradcheck(lambda x: F.adaptive_avg_pool2d(x, (3, 2)), (x,))
+        assert torch.autograd.gradcheck(lambda x: F.adaptive_avg_pool2d(x, size), (x,))
+        assert torch.autograd.gradgradcheck(lambda x: F.adaptive_avg_pool2d(x, size), (x,))
 
 
 def test_opcheck():
@@ -64,3 +121,20 @@ def test_opcheck():
 def test_refusals(arguments, error, words):
     with cnnext.backend("cpu"), pytest.raises(error, match=words):
         F.adaptive_avg_pool2d(*arguments)
+
+
+IMAGE = torch.ones(1, 2, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "arguments", [(IMAGE, (2,)), (IMAGE, (-1, 2)), (IMAGE, (2**40, 1)), (IMAGE[0], (2, 2))], ids=str
+)
+def test_op_refuses_nonsense(arguments):
+    with pytest.raises(RuntimeError, match="expected"):
+        torch.ops.cnnext.adaptive_avg_pool2d(*arguments)
+
+
+@pytest.mark.parametrize("size", [[1, 3, 8, 8], [1, 2, 8], [1, 2, -8, 8], [1, 2, 0, 8], [1, 2, 8, 2**62]], ids=str)
+def test_backward_refuses_what_does_not_fit(size):
+    with pytest.raises(RuntimeError, match="expected"):
+        torch.ops.cnnext.adaptive_avg_pool2d_backward(torch.ones(1, 2, 4, 4), size)

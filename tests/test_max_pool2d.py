@@ -1,3 +1,5 @@
+import contextlib
+
 import pytest
 import torch
 import torch.nn.functional as torch_functional
@@ -22,8 +24,27 @@ CASES = [
     ((1, 2, 5, 5), {"kernel_size": 5}),
     ((1, 2, 6, 6), {"kernel_size": 3, "stride": 3, "padding": 1, "ceil_mode": True}),
     ((1, 1, 40, 40), {"kernel_size": (17, 19), "stride": 5}),
+    ((2, 19, 10, 14), {"kernel_size": 2}),
+    ((1, 3, 6, 71), {"kernel_size": 2}),
+    ((2, 3, 9, 70), {"kernel_size": 3, "stride": 2, "padding": 1}),
+    ((1, 2, 1, 8), {"kernel_size": 3, "stride": 2, "padding": 1}),
+    ((1, 2, 5, 4), {"kernel_size": 1}),
+    ((1, 3, 31, 29), {"kernel_size": (5, 4), "stride": (1, 4), "padding": (2, 1)}),
+    ((1, 2, 10, 10), {"kernel_size": 2, "stride": 2, "padding": 1, "ceil_mode": True}),
+    ((1, 1, 9, 9), {"kernel_size": 2, "stride": 70}),
+    ((1, 2, 13, 12), {"kernel_size": 2, "stride": (3, 1), "dilation": (3, 5)}),
     ((0, 3, 8, 8), {"kernel_size": 2}),
 ]
+
+
+@contextlib.contextmanager
+def threads_set_to(count):
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.fixture(params=present_backends("max_pool2d"))
@@ -61,6 +82,58 @@ def test_nan_infinity_and_ties_go_where_torch_puts_them(backend):
         ours = F.max_pool2d(x, **arguments, return_indices=True)
         theirs = torch_functional.max_pool2d(x, **arguments, return_indices=True)
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "channels_last"])
+@pytest.mark.parametrize("fill", [1.0, 0.0, -torch.inf, torch.inf, torch.nan], ids=str)
+@pytest.mark.parametrize(("shape", "arguments"), CASES[:-1])
+def test_equal_values_have_the_index_of_torch(shape, arguments, fill, channels_last):
+    x = torch.full(shape, fill)
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    with cnnext.backend("cpu"):
+        ours = F.max_pool2d(x, **arguments, return_indices=True)
+    theirs = torch_functional.max_pool2d(x, **arguments, return_indices=True)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "channels_last"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("shape", "arguments"), CASES[:-1])
+def test_scattered_nan_and_infinity(shape, arguments, dtype, channels_last):
+    x = make_tensor(shape, dtype, channels_last=channels_last).round()
+    kind = torch.randint(0, 12, shape, generator=torch.Generator().manual_seed(5))
+    for value, number in ((torch.nan, 0), (torch.inf, 1), (-torch.inf, 2)):
+        x[kind == number] = value
+    with cnnext.backend("cpu"):
+        ours = F.max_pool2d(x, **arguments, return_indices=True)
+    theirs = torch_functional.max_pool2d(x, **arguments, return_indices=True)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "channels_last"])
+@pytest.mark.parametrize(("shape", "arguments"), CASES)
+def test_bits_do_not_depend_on_the_threads(shape, arguments, channels_last):
+    x = make_tensor((shape[0], 33 * shape[1], *shape[2:]), channels_last=channels_last, requires_grad=True)
+    results = []
+    for threads in (1, 2, 3):
+        with cnnext.backend("cpu"), threads_set_to(threads):
+            output, index = F.max_pool2d(x, **arguments, return_indices=True)
+            results.append((output, index, torch.autograd.grad((output * output).sum(), x)[0]))
+    for other in results[1:]:
+        assert all(map(torch.equal, results[0], other))
+
+
+def test_compiles_as_one_graph():
+    def step(x):
+        output, index = F.max_pool2d(x, 3, 2, 1, return_indices=True)
+        return (output * index).sum()
+
+    x = make_tensor((2, 3, 9, 8), requires_grad=True)
+    with cnnext.backend("cpu"):
+        (expected,) = torch.autograd.grad(step(x), x)
+        (ours,) = torch.autograd.grad(torch.compile(step, fullgraph=True, backend="aot_eager")(x), x)
+    assert torch.equal(ours, expected)
 
 
 def test_unbatched_and_non_contiguous(backend):
@@ -110,11 +183,51 @@ def test_refusals(arguments, error, words):
         F.max_pool2d(*arguments)
 
 
-def test_backward_ops_refuse_what_does_not_fit():
-    window = ((2, 2), (2, 2), (0, 0), (1, 1))
-    output, tap = torch.ops.cnnext.max_pool2d(IMAGE, *window, False)
-    for size in ([1, 2, 5, 8], [1, 3, 8, 8], [1, 2, 8]):
-        with pytest.raises(RuntimeError, match="expected"):
-            torch.ops.cnnext.max_pool2d_backward(output, tap, size, *window)
+WINDOW = ((2, 2), (2, 2), (0, 0), (1, 1))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (IMAGE, (2,), (2, 2), (0, 0), (1, 1), False),
+        (IMAGE, (2, 2), (2, 0), (0, 0), (1, 1), False),
+        (IMAGE, (2, 2), (2, 2), (2, 0), (1, 1), False),
+        (IMAGE, (2, 2), (2, 2), (0, 0), (2**62, 1), False),
+        (IMAGE, (2**40, 2), (1, 1), (2**39, 0), (1, 1), False),
+        (IMAGE, (9, 2), (1, 1), (0, 0), (1, 1), False),
+        (IMAGE[0], *WINDOW, False),
+        (IMAGE[:, :0], *WINDOW, False),
+        (IMAGE.int(), *WINDOW, False),
+    ],
+    ids=lambda arguments: str(arguments[1:]),
+)
+def test_op_refuses_nonsense(arguments):
     with pytest.raises(RuntimeError, match="expected"):
-        torch.ops.cnnext.max_pool2d_gather(IMAGE, tap[..., :2], *window)
+        torch.ops.cnnext.max_pool2d(*arguments)
+
+
+def test_backward_ops_refuse_what_does_not_fit():
+    backward, gather = torch.ops.cnnext.max_pool2d_backward, torch.ops.cnnext.max_pool2d_gather
+    output, tap = torch.ops.cnnext.max_pool2d(IMAGE, *WINDOW, False)
+    for size in ([1, 2, 5, 8], [1, 3, 8, 8], [1, 2, 8], [1, 2, 8, -8], [1, 2, 8, 2**62]):
+        with pytest.raises(RuntimeError, match="expected"):
+            backward(output, tap, size, *WINDOW)
+    for other in (tap[..., :2], tap.int(), tap[:, :1], tap[0]):
+        with pytest.raises(RuntimeError, match="expected"):
+            backward(output, other, IMAGE.shape, *WINDOW)
+        with pytest.raises(RuntimeError, match="expected"):
+            gather(IMAGE, other, *WINDOW)
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "channels_last"])
+def test_a_tap_outside_the_window_takes_and_gives_nothing(channels_last):
+    x = make_tensor((1, 2, 8, 8), channels_last=channels_last)
+    output, tap = torch.ops.cnnext.max_pool2d(x, (3, 3), (2, 2), (1, 1), (1, 1), False)
+    window = ((3, 3), (2, 2), (1, 1), (1, 1))
+    tap.fill_(200)
+    assert not torch.ops.cnnext.max_pool2d_gather(x, tap, *window).any()
+    assert not torch.ops.cnnext.max_pool2d_backward(output, tap, x.shape, *window).any()
+    tap.fill_(0)  # the upper left tap, which the windows at the upper and left edge do not have
+    gathered = torch.ops.cnnext.max_pool2d_gather(x, tap, *window)
+    assert not gathered[..., 0, :].any()
+    assert torch.equal(gathered[..., 1:, 1:], x[..., 1:7:2, 1:7:2])

@@ -123,22 +123,54 @@ static void backward_pairs(const PoolPlan& plan, const T* grad, T* grad_x, void*
 // ---- NHWC
 // -----------------------------------------------------------------------------------------------------------
 
+// A sum in three levels of kGroup terms, so that a value takes part in few additions: the error of a global
+// average grows with their number.
+template <typename C, int kVectors>
+class GroupedSum {
+ public:
+  CNNEXT_INLINE void add(int i, Vec<C> v) { levels_[0][i] += v; }
+
+  // After each term.
+  CNNEXT_INLINE void next_term() {
+    ++terms_;
+    if (terms_ % kGroup == 0) carry(0);
+    if (terms_ % (kGroup * kGroup) == 0) carry(1);
+  }
+
+  CNNEXT_INLINE Vec<C> total(int i) const { return levels_[2][i] + (levels_[1][i] + levels_[0][i]); }
+
+ private:
+  static constexpr int64_t kGroup = 16;
+
+  CNNEXT_INLINE void carry(int level) {
+    for (int i = 0; i < kVectors; ++i) {
+      levels_[level + 1][i] += levels_[level][i];
+      levels_[level][i] = Vec<C>{};
+    }
+  }
+
+  int64_t terms_ = 0;
+  Vec<C> levels_[3][kVectors] = {};
+};
+
 template <typename T, int kVectors, typename C = compute_t<T>>
 CNNEXT_INLINE void average_pixel(const PoolPlan& plan, const PoolWindow& row, const PoolWindow& column,
                                  const T* x, int64_t readable, T* y, int64_t writable) {
-  Vec<C> sum[kVectors] = {};
+  GroupedSum<C, kVectors> sum;
   const int64_t line = plan.columns.size * plan.channels, taps = column.end_tap - column.first_tap;
   int64_t left = (row.origin + row.first_tap) * line + (column.origin + column.first_tap) * plan.channels;
   for (int64_t r = row.first_tap; r < row.end_tap; ++r, left += line) {
     for (int64_t s = 0, at = left; s < taps; ++s, at += plan.channels) {
       for (int i = 0; i < kVectors; ++i) {
-        sum[i] += kVectors > 1 ? load(x + at + i * kLanes<C>) : load_first(x + at, readable - at);
+        sum.add(i, kVectors > 1 ? load(x + at + i * kLanes<C>) : load_first(x + at, readable - at));
       }
+      sum.next_term();
     }
   }
   const Divisor<C> divided(row.divisor * column.divisor);
-  for (int i = 0; i < kVectors; ++i)
-    store_first(y + i * kLanes<C>, divided(sum[i]), writable - i * kLanes<C>);
+  for (int i = 0; i < kVectors; ++i) {
+    store_first(y + i * kLanes<C>, divided(sum.total(i)), writable - i * kLanes<C>);
+  }
 }
 
 template <typename T>

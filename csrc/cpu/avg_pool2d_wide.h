@@ -16,16 +16,22 @@ CNNEXT_INLINE Vec<C> sum_short_run(const T* run, int64_t length) {  // the last 
   return sum;
 }
 
+// In blocks, so that a value takes part in few additions: the error grows with their number.
 template <typename T, typename C = compute_t<T>>
 CNNEXT_INLINE Vec<C> sum_long_run(const T* run, int64_t length) {
-  constexpr int64_t L = kLanes<C>;
-  Vec<C> sum[4] = {};
-  int64_t i = 0;
-  for (; i + 4 * L <= length; i += 4 * L) {
-    for (int64_t j = 0; j < 4; ++j) sum[j] += load(run + i + j * L);
+  constexpr int64_t L = kLanes<C>, kBlock = 64 * L;
+  Vec<C> total{};
+  for (int64_t block = 0; block < length; block += kBlock) {
+    const int64_t end = smaller(block + kBlock, length);
+    Vec<C> sum[4] = {};
+    int64_t i = block;
+    for (; i + 4 * L <= end; i += 4 * L) {
+      for (int64_t j = 0; j < 4; ++j) sum[j] += load(run + i + j * L);
+    }
+    for (; i < end; i += L) sum[0] += load_first(run + i, end - i);
+    total += (sum[0] + sum[1]) + (sum[2] + sum[3]);
   }
-  for (; i < length; i += L) sum[0] += load_first(run + i, length - i);
-  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+  return total;
 }
 
 // Global averages of kLanes small planes: only the additions are left of the work on a plane.

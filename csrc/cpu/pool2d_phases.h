@@ -116,9 +116,10 @@ CNNEXT_INLINE void merge_row(const Phases& phases, const C* in, T* row, int64_t 
   }
 }
 
-// For the backward passes: the horizontal taps sorted by the phase they lie in, [begin[phase], begin[phase +
-// 1]). Pixel i of a phase is seen by window i − shift as that tap, so rows of windows keep `margin` zeros at
-// the left.
+// For the backward passes: the horizontal taps sorted by the phase they lie in, those of a phase from
+// begin[phase] to begin[phase + 1]; last to first, so that a pixel meets its windows in the order in which
+// torch adds them up. Pixel i of a phase is seen by window i − shift as that tap, so rows of windows keep
+// `margin` zeros at the left.
 struct TapsByPhase {
   int64_t margin;
   int64_t* begin;  // [stride + 1]
@@ -135,7 +136,7 @@ struct TapsByPhase {
     int64_t count = 0;
     for (int64_t phase = 0; phase < axis.stride; ++phase) {
       begin[phase] = count;
-      for (int64_t s = 0; s < axis.taps; ++s) {
+      for (int64_t s = axis.taps - 1; s >= 0; --s) {
         if (s * axis.dilation % axis.stride != phase) continue;
         tap[count] = s;
         shift[count++] = s * axis.dilation / axis.stride;
