@@ -2,7 +2,8 @@
 // layout that `channels_last` says; weights are [k, c/g, r, s].
 #pragma once
 
-#include <tuple>
+#include <algorithm>
+#include <vector>
 
 #include "../torch/checks.h"
 #include "../torch/dispatch.h"
@@ -19,25 +20,43 @@ template <typename T>
 inline constexpr ScalarType kComputeDtype =
     sizeof(compute_t<T>) == 8 ? ScalarType::Double : ScalarType::Float;
 
-// An activation as [n, h, w, c] in the compute type: itself, or a copy that `keep` holds.
-template <typename T>
-const compute_t<T>* as_channels_last(const Tensor& x, bool channels_last, Tensor& keep) {
-  const int64_t n = x.size(0), c = x.size(1), h = x.size(2), w = x.size(3);
-  if constexpr (sizeof(T) >= 4) {
-    if (channels_last || c == 1 || h * w == 1) return data<T>(x);
-  }
-  keep = empty(x, {n, h, w, c}, kComputeDtype<T>);
-  parallel_for(n * h, w * c, [&](int64_t begin, int64_t end) {
-    conv2d_kernels<T>().to_channels_last(data<T>(x), mutable_data<compute_t<T>>(keep), c, h, w, channels_last,
-                                         begin, end);
-  });
-  return data<compute_t<T>>(keep);
+// Buffers of the calling thread that its parallel sections read: kept between calls, like the scratch of
+// workspace(), which the calling thread needs inside those sections.
+enum class SharedBuffer { source, second_source, weight };
+
+template <SharedBuffer kWhich, typename C>
+C* shared_buffer(int64_t count) {
+  static thread_local Workspace buffer;
+  return static_cast<C*>(buffer.reserve(static_cast<size_t>(count) * sizeof(C)));
 }
 
-// Strides of the weight as a gather sees it: group, output channel, input channel.
-struct WeightSteps {
-  int64_t group, out, in;
-};
+// Whether an activation already lies as the kernels read it: [n, h, w, c] in the compute type.
+template <typename T>
+bool lies_ready(const Tensor& x, bool channels_last) {
+  return sizeof(T) >= 4 && (channels_last || x.size(1) == 1 || x.size(2) * x.size(3) == 1);
+}
+
+// Images that are copied together: the copy should still be in the cache when it is read, and its buffer stay
+// small.
+inline int64_t images_per_batch(int64_t n, int64_t image_bytes) {
+  constexpr int64_t kBatchBytes = 8 << 20;
+  return smaller(n, larger<int64_t>(1, kBatchBytes / larger<int64_t>(1, image_bytes)));
+}
+
+// Images [first, first + count) of an activation as [n, h, w, c] in the compute type: in place, or a copy.
+template <SharedBuffer kWhich, typename T>
+const compute_t<T>* as_channels_last(const Tensor& x, bool channels_last, int64_t first, int64_t count) {
+  const int64_t c = x.size(1), plane = x.size(2) * x.size(3);
+  const T* from = data<T>(x) + first * c * plane;
+  if constexpr (sizeof(T) >= 4) {
+    if (lies_ready<T>(x, channels_last)) return from;
+  }
+  auto* to = shared_buffer<kWhich, compute_t<T>>(count * c * plane);
+  parallel_for(count * ceil_div(plane, kCopyPixels), kCopyPixels * c, [&](int64_t begin, int64_t end) {
+    conv2d_kernels<T>().to_channels_last(from, to, c, plane, channels_last, begin, end);
+  });
+  return to;
+}
 
 // Strides of a weight that is dense as [k, c/g, r, s] or as [k, r, s, c/g].
 struct WeightLayout {
@@ -51,33 +70,63 @@ inline WeightLayout weight_layout(const Conv2dShape& shape, const Tensor& weight
   return {shape.group_k() * per_k, per_k, shape.r * shape.s, 1};
 }
 
+// One gather over the images that `gather.n` counts; `packed` holds its weights.
 template <typename T>
-void run_gather(const Conv2dGather& gather, const compute_t<T>* source, const Tensor& weight,
-                WeightSteps steps, const T* bias, T* out) {
-  using C = compute_t<T>;
+void run_gather(const Conv2dGather& gather, const compute_t<T>* source, const compute_t<T>* packed,
+                const T* bias, T* out) {
   const auto& kernels = conv2d_kernels<T>();
   const Conv2dTiles tiles = kernels.tiles(gather.out);
   const int64_t channel_tiles = ceil_div(gather.out, tiles.channels);
-  const Tensor packed_tensor =
-      empty(weight, {gather.groups * channel_tiles * tiles.channels * gather.gemm_k()}, kComputeDtype<T>);
-  C* packed = mutable_data<C>(packed_tensor);
-  parallel_for(
-      gather.groups * channel_tiles, tiles.channels * gather.gemm_k(), [&](int64_t begin, int64_t end) {
-        kernels.pack_weight(gather, data<T>(weight), steps.group, steps.out, steps.in, packed, begin, end);
-      });
   const int64_t blocks = ceil_div(gather.pixels(), tiles.pixels);
   const int64_t shares =
       smaller(channel_tiles, ceil_div(kWantedTasks, larger<int64_t>(1, blocks * gather.groups)));
   const int64_t work = tiles.pixels * gather.gemm_k() * gather.out / shares;
   parallel_for(blocks * gather.groups * shares, work, [&](int64_t begin, int64_t end) {
-    C* scratch = workspace<C>(kernels.gather_scratch(gather));
-    for (int64_t task = begin; task < end; ++task) {
+    auto* scratch = workspace<compute_t<T>>(kernels.gather_scratch(gather));
+    for (int64_t task = begin; task < end;) {
       const int64_t share = task % shares, group = task / shares % gather.groups;
       const int64_t block = task / shares / gather.groups;
+      const int64_t last =
+          smaller(shares, share + end - task);  // neighbouring shares use one panel of patches
       kernels.gather(gather, source, packed, bias, out, scratch, group, block * tiles.pixels,
-                     channel_tiles * share / shares, channel_tiles * (share + 1) / shares);
+                     channel_tiles * share / shares, channel_tiles * last / shares);
+      task += last - share;
     }
   });
+}
+
+// The gathers of a pass, all over the same source and into the same output.
+template <typename T>
+void run_gathers(const std::vector<Conv2dGather>& gathers, const Tensor& source, const Tensor& weight,
+                 const Conv2dWeightSteps& steps, const T* bias, const Tensor& out, bool channels_last) {
+  using C = compute_t<T>;
+  const auto& kernels = conv2d_kernels<T>();
+  const int64_t width = kernels.tiles(gathers[0].out).channels;
+  const int64_t weight_tiles = gathers[0].groups * ceil_div(gathers[0].out, width);
+  int64_t depth = 0;
+  for (const Conv2dGather& gather : gathers) depth += gather.gemm_k();
+  C* const packed = shared_buffer<SharedBuffer::weight, C>(weight_tiles * width * depth);
+  C* at = packed;
+  for (const Conv2dGather& gather : gathers) {
+    parallel_for(weight_tiles, width * gather.gemm_k(), [&](int64_t begin, int64_t end) {
+      kernels.pack_weight(gather, data<T>(weight), steps, at, begin, end);
+    });
+    at += weight_tiles * width * gather.gemm_k();
+  }
+  const int64_t n = source.size(0), image = source.size(1) * source.size(2) * source.size(3);
+  const int64_t out_image = out.size(1) * out.size(2) * out.size(3);
+  const int64_t batch =
+      lies_ready<T>(source, channels_last) ? n : images_per_batch(n, image * static_cast<int64_t>(sizeof(C)));
+  for (int64_t first = 0; first < n; first += batch) {
+    const int64_t count = smaller(batch, n - first);
+    const C* from = as_channels_last<SharedBuffer::source, T>(source, channels_last, first, count);
+    at = packed;
+    for (Conv2dGather gather : gathers) {
+      gather.n = count;
+      run_gather<T>(gather, from, at, bias, mutable_data<T>(out) + first * out_image);
+      at += weight_tiles * width * gather.gemm_k();
+    }
+  }
 }
 
 template <typename T>
@@ -91,8 +140,6 @@ void implicit_gemm_forward(const Conv2dShape& shape, const Tensor& x, const Tens
           {r * shape.dil_h - shape.pad_h, s * shape.dil_w - shape.pad_w, (r * shape.s + s) * layout.tap});
     }
   }
-  Tensor keep;
-  const auto* source = as_channels_last<T>(x, channels_last, keep);
   const Conv2dGather gather{shape.n,
                             shape.groups,
                             shape.group_c(),
@@ -112,8 +159,8 @@ void implicit_gemm_forward(const Conv2dShape& shape, const Tensor& x, const Tens
                             taps.data(),
                             shape.r * shape.s,
                             channels_last};
-  run_gather<T>(gather, source, weight, {layout.group, layout.k, layout.c}, data<T>(bias),
-                mutable_data<T>(output));
+  run_gathers<T>({gather}, x, weight, {layout.group, layout.k, layout.c}, data<T>(bias), output,
+                 channels_last);
 }
 
 // Input pixels of residue (a, b) by the stride are reached by the taps with a + pad ≡ r·dil: they form a
@@ -121,12 +168,13 @@ void implicit_gemm_forward(const Conv2dShape& shape, const Tensor& x, const Tens
 template <typename T>
 void implicit_gemm_backward_input(const Conv2dShape& shape, const Tensor& grad, const Tensor& weight,
                                   const Tensor& grad_input, bool channels_last) {
-  Tensor keep;
-  const auto* source = as_channels_last<T>(grad, channels_last, keep);
   const WeightLayout layout = weight_layout(shape, weight);
+  std::vector<Conv2dGather> gathers;
+  std::vector<std::vector<Conv2dTap>> taps_of;
+  taps_of.reserve(static_cast<size_t>(shape.stride_h * shape.stride_w));
   for (int64_t a = 0; a < smaller(shape.stride_h, shape.h); ++a) {
     for (int64_t b = 0; b < smaller(shape.stride_w, shape.w); ++b) {
-      std::vector<Conv2dTap> taps;
+      std::vector<Conv2dTap>& taps = taps_of.emplace_back();
       for (int64_t r = 0; r < shape.r; ++r) {
         for (int64_t s = 0; s < shape.s; ++s) {
           const int64_t dh = a + shape.pad_h - r * shape.dil_h, dw = b + shape.pad_w - s * shape.dil_w;
@@ -135,29 +183,33 @@ void implicit_gemm_backward_input(const Conv2dShape& shape, const Tensor& grad, 
           }
         }
       }
-      const Conv2dGather gather{shape.n,
-                                shape.groups,
-                                shape.group_k(),
-                                shape.p,
-                                shape.q,
-                                shape.group_c(),
-                                shape.h,
-                                shape.w,
-                                ceil_div(shape.h - a, shape.stride_h),
-                                ceil_div(shape.w - b, shape.stride_w),
-                                1,
-                                1,
-                                a,
-                                shape.stride_h,
-                                b,
-                                shape.stride_w,
-                                taps.data(),
-                                static_cast<int64_t>(taps.size()),
-                                channels_last};
-      run_gather<T>(gather, source, weight, {layout.group, layout.c, layout.k},
-                    static_cast<const T*>(nullptr), mutable_data<T>(grad_input));
+      gathers.push_back({shape.n, shape.groups, shape.group_k(), shape.p, shape.q, shape.group_c(), shape.h,
+                         shape.w, ceil_div(shape.h - a, shape.stride_h),
+                         ceil_div(shape.w - b, shape.stride_w), 1, 1, a, shape.stride_h, b, shape.stride_w,
+                         taps.data(), static_cast<int64_t>(taps.size()), channels_last});
     }
   }
+  if (gathers.empty()) return;
+  run_gathers<T>(gathers, grad, weight, {layout.group, layout.c, layout.k}, nullptr, grad_input,
+                 channels_last);
+}
+
+// A strip's pixels are summed in registers. Longer chains of float additions lose bits, so a short reduction
+// is cut too: the error grows with the chain and with the number of chains.
+inline Conv2dWeightPlan plan_weight(const Conv2dShape& shape, int64_t channel_tile) {
+  constexpr int64_t kLongestChain = 64, kFewestChains = 4;
+  Conv2dWeightPlan plan{shape, channel_tile, ceil_div(shape.group_k(), channel_tile), 1, 1, 1};
+  const int64_t pixels = smaller(kLongestChain, ceil_div(shape.gemm_m(), kFewestChains)),
+                per_image = shape.p * shape.q;
+  if (per_image <= pixels) {
+    plan.strip_rows = shape.p;
+    plan.strip_images = pixels / per_image;
+  } else {
+    plan.strip_rows = larger<int64_t>(1, pixels / shape.q);
+  }
+  const int64_t wanted = ceil_div(kWantedTasks, shape.groups * plan.tiles);
+  plan.chunks = larger<int64_t>(1, smaller(wanted, plan.strips()));
+  return plan;
 }
 
 template <typename T>
@@ -165,24 +217,35 @@ void implicit_gemm_backward_weight(const Conv2dShape& shape, const Tensor& grad,
                                    const Tensor& grad_weight, const Tensor& grad_bias, bool channels_last) {
   using C = compute_t<T>;
   const auto& kernels = conv2d_kernels<T>();
-  Conv2dWeightPlan plan{shape, 1, kernels.tiles(shape.group_k()).channels, 0};
-  plan.tiles = ceil_div(shape.group_k(), plan.channel_tile);
-  const int64_t wanted = ceil_div(kWantedTasks, shape.groups * plan.tiles);
-  plan.chunks = larger<int64_t>(1, smaller(wanted, shape.n * shape.p));
-  Tensor keep_x, keep_grad;
-  const C* x_data = as_channels_last<T>(x, channels_last, keep_x);
-  const C* grad_data = as_channels_last<T>(grad, channels_last, keep_grad);
-  const Tensor sums_tensor = empty(x, {plan.chunks * plan.sums()}, kComputeDtype<T>);
-  C* sums = mutable_data<C>(sums_tensor);
-  const int64_t work = ceil_div(shape.gemm_m(), plan.chunks) * shape.gemm_k() * plan.channel_tile;
-  parallel_for(plan.tasks(), work, [&](int64_t begin, int64_t end) {
-    for (int64_t task = begin; task < end; ++task) kernels.weight_sums(plan, x_data, grad_data, sums, task);
+  const int64_t image = larger(shape.c * shape.h * shape.w, shape.k * shape.p * shape.q);
+  const bool ready = lies_ready<T>(x, channels_last) && lies_ready<T>(grad, channels_last);
+  const int64_t batch = ready ? shape.n : images_per_batch(shape.n, image * static_cast<int64_t>(sizeof(C)));
+  Conv2dShape part = shape;
+  part.n = batch;
+  Conv2dWeightPlan plan = plan_weight(part, kernels.tiles(shape.group_k()).channels);
+  const int64_t chunk_step = shape.groups * plan.tiles * plan.task_sums();
+  C* const sums = shared_buffer<SharedBuffer::weight, C>(plan.chunks * chunk_step);
+  if (shape.n == 0) std::fill(sums, sums + chunk_step, C{0});
+  for (int64_t first = 0; first < shape.n; first += batch) {
+    plan.shape.n = smaller(batch, shape.n - first);
+    const C* x_data = as_channels_last<SharedBuffer::source, T>(x, channels_last, first, plan.shape.n);
+    const C* grad_data =
+        as_channels_last<SharedBuffer::second_source, T>(grad, channels_last, first, plan.shape.n);
+    const int64_t work = ceil_div(plan.shape.gemm_m(), plan.chunks) * shape.gemm_k() * plan.channel_tile;
+    parallel_for(plan.tasks(), work, [&](int64_t begin, int64_t end) {
+      for (int64_t task = begin; task < end; ++task) {
+        kernels.weight_sums(plan, x_data, grad_data, sums + task * plan.task_sums(), task, first == 0);
+      }
+    });
+  }
+  const int64_t reduce_work = plan.kReduceChannels * shape.r * shape.s * plan.channel_tile * plan.chunks;
+  parallel_for(plan.reduce_units(), reduce_work, [&](int64_t begin, int64_t end) {
+    for (int64_t unit = begin; unit < end; ++unit) {
+      const C* task_sums = sums + unit / plan.reduce_blocks() * plan.task_sums();
+      kernels.weight_reduce(plan, task_sums, chunk_step, mutable_data<T>(grad_weight),
+                            mutable_data<T>(grad_bias), unit);
+    }
   });
-  const int64_t reduce_work = shape.group_k() * shape.r * shape.s * plan.chunks;
-  parallel_for(shape.c, reduce_work, [&](int64_t begin, int64_t end) {
-    kernels.weight_reduce(plan, sums, mutable_data<T>(grad_weight), begin, end);
-  });
-  kernels.bias_reduce(plan, sums, mutable_data<T>(grad_bias));
 }
 
 }  // namespace cnnext

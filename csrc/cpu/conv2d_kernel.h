@@ -39,17 +39,32 @@ struct Conv2dGather {
   int64_t gemm_k() const { return tap_count * in; }
 };
 
-// The weight gradient, cut for parallel work: tasks are chunks × groups × tiles of output channels.
+// Strides of the weight as a gather sees it: group, output channel of the gather, input channel.
+struct Conv2dWeightSteps {
+  int64_t group, out, in;
+};
+
+inline constexpr int64_t kCopyPixels = 64;  // of a block of to_channels_last: 16 rows of x and of y share L1
+
+// The weight gradient, cut for parallel work: tasks are chunks × groups × tiles of output channels. Pixels
+// are taken in strips: some rows of one image, or all rows of some images.
 struct Conv2dWeightPlan {
   Conv2dShape shape;
-  int64_t chunks;        // of the n·p output rows; each sums into its own buffer, so threads do not meet
   int64_t channel_tile;  // output channels of a task
   int64_t tiles;         // of channels in a group
+  int64_t strip_rows, strip_images;
+  int64_t chunks;  // of the strips; each sums into its own buffer, so threads do not meet
 
+  int64_t strips_per_image() const { return ceil_div(shape.p, strip_rows); }
+  int64_t strips() const { return ceil_div(shape.n, strip_images) * strips_per_image(); }
   int64_t tasks() const { return chunks * shape.groups * tiles; }
-  // One chunk's sums: [g][k tile][r][s][c][channel_tile], then [g][k tile][channel_tile] for the bias.
-  int64_t weight_sums() const { return shape.groups * tiles * shape.gemm_k() * channel_tile; }
-  int64_t sums() const { return weight_sums() + shape.groups * tiles * channel_tile; }
+  // A task's sums: [r][s][c][channel_tile], then [channel_tile] for the bias. Tasks: [chunk][g][k tile].
+  int64_t task_sums() const { return (shape.gemm_k() + 1) * channel_tile; }
+  // Units of the reduction: groups × tiles × blocks of kReduceChannels input channels.
+  int64_t reduce_blocks() const { return ceil_div(shape.group_c(), kReduceChannels); }
+  int64_t reduce_units() const { return shape.groups * tiles * reduce_blocks(); }
+
+  static constexpr int64_t kReduceChannels = 16;
 };
 
 // How a task of the gather is cut; both are multiples of what the microkernel takes at once.
@@ -64,14 +79,14 @@ struct Conv2dKernels {
   // Tile sizes for a group of `out` channels.
   Conv2dTiles (*tiles)(int64_t out);
 
-  // Rows [begin, end) of n·h rows of an activation into [n, h, w, c]; `x` is dense in the layout given.
-  void (*to_channels_last)(const T* x, C* y, int64_t c, int64_t h, int64_t w, bool channels_last,
-                           int64_t begin, int64_t end);
+  // Blocks [begin, end) of n · ceil(plane / kCopyPixels) of an activation into [n, plane, c]; `x` is dense in
+  // the layout given, plane = h·w.
+  void (*to_channels_last)(const T* x, C* y, int64_t c, int64_t plane, bool channels_last, int64_t begin,
+                           int64_t end);
 
   // Tiles [begin, end) of groups × channel tiles, each [tap][in][channels], zero where a tile has no channel.
-  // Weight (out channel a, in channel b) of a group g lies at g·group_step + a·out_step + b·in_step.
-  void (*pack_weight)(const Conv2dGather& gather, const T* weight, int64_t group_step, int64_t out_step,
-                      int64_t in_step, C* packed, int64_t begin, int64_t end);
+  void (*pack_weight)(const Conv2dGather& gather, const T* weight, const Conv2dWeightSteps& steps, C* packed,
+                      int64_t begin, int64_t end);
 
   // Pixels [first, first + Conv2dTiles::pixels) of one group, channel tiles [tile_begin, tile_end).
   void (*gather)(const Conv2dGather& gather, const C* source, const C* packed, const T* bias, T* out,
@@ -79,12 +94,14 @@ struct Conv2dKernels {
   // Size of that scratch.
   int64_t (*gather_scratch)(const Conv2dGather& gather);
 
-  // Task of a weight plan; x is [n, h, w, c] and grad [n, p, q, k].
-  void (*weight_sums)(const Conv2dWeightPlan& plan, const C* x, const C* grad, C* sums, int64_t task);
-  // Input channels [begin, end) of groups · c/g: adds up the chunks, in order and in double.
-  void (*weight_reduce)(const Conv2dWeightPlan& plan, const C* sums, T* grad_weight, int64_t begin,
-                        int64_t end);
-  void (*bias_reduce)(const Conv2dWeightPlan& plan, const C* sums, T* grad_bias);
+  // Task of a weight plan; x is [n, h, w, c] and grad [n, p, q, k]. `sums` is the task's own; with `first`
+  // they are written, else added to.
+  void (*weight_sums)(const Conv2dWeightPlan& plan, const C* x, const C* grad, C* sums, int64_t task,
+                      bool first);
+  // Units [begin, end) of the reduction: adds up the chunks, in order. `sums` is that of the unit's task in
+  // chunk 0, `chunk_step` the distance to the next chunk's.
+  void (*weight_reduce)(const Conv2dWeightPlan& plan, const C* sums, int64_t chunk_step, T* grad_weight,
+                        T* grad_bias, int64_t unit);
 };
 
 CNNEXT_DECLARE_KERNELS(Conv2dKernels, conv2d_kernels)

@@ -2,12 +2,11 @@
 //   grad_weight[k, c, r, s] = Σ_{n,p,q} grad[n, k, p, q] · x[n, c, p·stride_h − pad_h + r·dil_h, …]
 //
 // Idea: lanes hold output channels, rows of the register tile hold input channels of one tap; the reduction
-// runs over the pixels of a strip of output rows, straight from [n, h, w, c] memory. Columns whose tap falls
-// into the padding are left out by the bounds of the loop, so nothing is packed and nothing is tested inside.
+// runs over the pixels of a strip, straight from [n, h, w, c] memory. Rows and columns whose tap falls into
+// the padding are left out by the bounds of the loops, so nothing is packed and nothing is tested inside.
 #pragma once
 
-#include "conv2d_kernel.h"
-#include "simd/gemm_microkernel.h"
+#include "conv2d_pack.h"
 
 namespace cnnext::CNNEXT_ISA {
 
@@ -16,37 +15,39 @@ inline constexpr int kWeightRows = 12;
 #else
 inline constexpr int kWeightRows = 6;
 #endif
-inline constexpr int64_t kStripPixels =
-    64;  // summed in registers; longer chains of float additions lose bits
 
-// A strip of output rows as one tap and one block of input channels see it.
+// A strip of pixels as one tap and one block of input channels see it.
 template <typename C>
 struct WeightStrip {
   const C* x;     // first input channel of the block at the strip's first valid pixel
   const C* grad;  // first lane there
-  int64_t rows, cols, x_row, x_col, grad_row, grad_col;  // valid pixels, and steps between them
+  int64_t images, rows, cols;
+  int64_t x_image, x_row, x_col, grad_image, grad_row, grad_col;  // steps between valid pixels
 };
 
-// sums[kRows][kVectors vectors] += Σ_pixels x[pixel][row] · grad[pixel][lane]; `live` lanes of the last
-// vector exist.
+// sums[kRows][kVectors vectors] (+)= Σ_pixels x[pixel][row] · grad[pixel][lane]; `live` lanes exist.
 template <typename C, int kRows, int kVectors, bool kFull>
-__attribute__((noinline)) static void weight_microkernel(const WeightStrip<C>& strip, C* sums, int64_t live) {
+__attribute__((noinline)) static void weight_microkernel(const WeightStrip<C>& strip, C* sums, int64_t live,
+                                                         bool first) {
   constexpr int kL = kLanes<C>;
   Vec<C> sum[kRows][kVectors] = {};
-  for (int64_t i = 0; i < strip.rows; ++i) {
-    const C* x = strip.x + i * strip.x_row;
-    const C* grad = strip.grad + i * strip.grad_row;
-    for (int64_t j = 0; j < strip.cols; ++j, x += strip.x_col, grad += strip.grad_col) {
-      Vec<C> column[kVectors];
+  for (int64_t n = 0; n < strip.images; ++n) {
+    for (int64_t i = 0; i < strip.rows; ++i) {
+      const C* x = strip.x + n * strip.x_image + i * strip.x_row;
+      const C* grad = strip.grad + n * strip.grad_image + i * strip.grad_row;
+      for (int64_t j = 0; j < strip.cols; ++j, x += strip.x_col, grad += strip.grad_col) {
+        Vec<C> column[kVectors];
 #pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v)
-        column[v] =
-            kFull ? load(grad + v * kL) : load_first(grad + v * kL, larger<int64_t>(0, live - v * kL));
+        for (int v = 0; v < kVectors; ++v) {
+          column[v] =
+              kFull ? load(grad + v * kL) : load_first(grad + v * kL, larger<int64_t>(0, live - v * kL));
+        }
 #pragma GCC unroll 12
-      for (int r = 0; r < kRows; ++r) {
-        const Vec<C> row = broadcast(x[r]);
+        for (int r = 0; r < kRows; ++r) {
+          const Vec<C> row = broadcast(x[r]);
 #pragma GCC unroll 2
-        for (int v = 0; v < kVectors; ++v) sum[r][v] = row * column[v] + sum[r][v];
+          for (int v = 0; v < kVectors; ++v) sum[r][v] = row * column[v] + sum[r][v];
+        }
       }
     }
   }
@@ -55,13 +56,13 @@ __attribute__((noinline)) static void weight_microkernel(const WeightStrip<C>& s
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) {
       C* at = sums + (r * kVectors + v) * kL;
-      store(at, load(at) + sum[r][v]);
+      store(at, first ? sum[r][v] : load(at) + sum[r][v]);
     }
   }
 }
 
 template <typename C, int kVectors, bool kFull>
-static void weight_channels(WeightStrip<C> strip, C* sums, int64_t channels, int64_t live) {
+static void weight_channels(WeightStrip<C> strip, C* sums, int64_t channels, int64_t live, bool first) {
   constexpr int64_t kWidth = kVectors * kLanes<C>;
   const auto advance = [&](int64_t rows) {
     strip.x += rows;
@@ -69,15 +70,17 @@ static void weight_channels(WeightStrip<C> strip, C* sums, int64_t channels, int
     channels -= rows;
   };
   for (; channels >= kWeightRows; advance(kWeightRows)) {
-    weight_microkernel<C, kWeightRows, kVectors, kFull>(strip, sums, live);
+    weight_microkernel<C, kWeightRows, kVectors, kFull>(strip, sums, live, first);
   }
-  for (; channels >= 4; advance(4)) weight_microkernel<C, 4, kVectors, kFull>(strip, sums, live);
-  for (; channels > 0; advance(1)) weight_microkernel<C, 1, kVectors, kFull>(strip, sums, live);
+  for (; channels >= 4; advance(4)) weight_microkernel<C, 4, kVectors, kFull>(strip, sums, live, first);
+  for (; channels > 0; advance(1)) weight_microkernel<C, 1, kVectors, kFull>(strip, sums, live, first);
 }
 
 // Outputs [first, last) along one axis whose tap, at `offset` from output·stride, falls inside [0, extent).
 struct ValidRange {
   int64_t first, last;
+
+  int64_t count() const { return larger<int64_t>(0, last - first); }
 };
 
 static ValidRange valid_range(int64_t offset, int64_t stride, int64_t extent, int64_t begin, int64_t end) {
@@ -86,107 +89,142 @@ static ValidRange valid_range(int64_t offset, int64_t stride, int64_t extent, in
   return {larger(begin, first), smaller(end, last)};
 }
 
-// One strip of rows [p0, p1) of image n, for all taps of group g and the channel tile at `channel`.
+// Images [n0, n1), output rows [p0, p1).
+struct StripRange {
+  int64_t n0, n1, p0, p1;
+};
+
+static StripRange strip_range(const Conv2dWeightPlan& plan, int64_t strip) {
+  const int64_t per_image = plan.strips_per_image();
+  const int64_t n = strip / per_image * plan.strip_images, p = strip % per_image * plan.strip_rows;
+  return {n, smaller(plan.shape.n, n + plan.strip_images), p, smaller(plan.shape.p, p + plan.strip_rows)};
+}
+
+// One strip for all taps of group g and the channel tile at `channel`.
 template <typename C>
-static void weight_strip(const Conv2dWeightPlan& plan, const C* x, const C* grad, C* sums, int64_t n,
-                         int64_t p0, int64_t p1, int64_t g, int64_t channel, int64_t live) {
+static void weight_strip(const Conv2dWeightPlan& plan, const C* x, const C* grad, C* sums,
+                         const StripRange& range, int64_t g, int64_t channel, int64_t live, bool write) {
   const Conv2dShape& shape = plan.shape;
-  const int64_t width = plan.channel_tile;
+  const int64_t width = plan.channel_tile, channels = shape.group_c();
   for (int64_t r = 0; r < shape.r; ++r) {
     const int64_t dh = r * shape.dil_h - shape.pad_h;
-    const ValidRange rows = valid_range(dh, shape.stride_h, shape.h, p0, p1);
-    if (rows.first >= rows.last) continue;
+    const ValidRange rows = valid_range(dh, shape.stride_h, shape.h, range.p0, range.p1);
     for (int64_t s = 0; s < shape.s; ++s) {
       const int64_t dw = s * shape.dil_w - shape.pad_w;
       const ValidRange cols = valid_range(dw, shape.stride_w, shape.w, 0, shape.q);
-      if (cols.first >= cols.last) continue;
+      const bool empty = rows.count() == 0 || cols.count() == 0;
+      if (empty && !write) continue;
       const int64_t h = rows.first * shape.stride_h + dh, w = cols.first * shape.stride_w + dw;
-      const WeightStrip<C> strip{
-          x + ((n * shape.h + h) * shape.w + w) * shape.c + g * shape.group_c(),
-          grad + ((n * shape.p + rows.first) * shape.q + cols.first) * shape.k + channel,
-          rows.last - rows.first,
-          cols.last - cols.first,
-          shape.stride_h * shape.w * shape.c,
-          shape.stride_w * shape.c,
-          shape.q * shape.k,
-          shape.k};
-      C* tap = sums + (r * shape.s + s) * shape.group_c() * width;
+      const int64_t x_at = ((range.n0 * shape.h + h) * shape.w + w) * shape.c + g * channels;
+      const int64_t grad_at = ((range.n0 * shape.p + rows.first) * shape.q + cols.first) * shape.k + channel;
+      const WeightStrip<C> strip{x + (empty ? 0 : x_at),
+                                 grad + (empty ? 0 : grad_at),
+                                 empty ? 0 : range.n1 - range.n0,
+                                 rows.count(),
+                                 cols.count(),
+                                 shape.h * shape.w * shape.c,
+                                 shape.stride_h * shape.w * shape.c,
+                                 shape.stride_w * shape.c,
+                                 shape.p * shape.q * shape.k,
+                                 shape.q * shape.k,
+                                 shape.k};
+      C* tap = sums + (r * shape.s + s) * channels * width;
       if (width == kLanes<C>) {
         if (live == width)
-          weight_channels<C, 1, true>(strip, tap, shape.group_c(), live);
+          weight_channels<C, 1, true>(strip, tap, channels, live, write);
         else
-          weight_channels<C, 1, false>(strip, tap, shape.group_c(), live);
+          weight_channels<C, 1, false>(strip, tap, channels, live, write);
       } else if (live == width) {
-        weight_channels<C, 2, true>(strip, tap, shape.group_c(), live);
+        weight_channels<C, 2, true>(strip, tap, channels, live, write);
       } else {
-        weight_channels<C, 2, false>(strip, tap, shape.group_c(), live);
+        weight_channels<C, 2, false>(strip, tap, channels, live, write);
       }
     }
+  }
+}
+
+// Four sums take turns: a single chain would wait for each of its additions.
+template <typename C>
+static void add_bias(const Conv2dWeightPlan& plan, const C* grad, C* sums, const StripRange& range,
+                     int64_t live, bool write) {
+  const Conv2dShape& shape = plan.shape;
+  const int64_t pixels = (range.n1 - range.n0 - 1) * shape.p * shape.q + (range.p1 - range.p0) * shape.q;
+  const C* first = grad + (range.n0 * shape.p + range.p0) * shape.q * shape.k;
+  for (int64_t l = 0; l < live; l += kLanes<C>) {
+    Vec<C> sum[4] = {};
+    const C* at = first + l;
+    int64_t i = 0;
+    for (; i + 4 <= pixels; i += 4) {
+#pragma GCC unroll 4
+      for (int part = 0; part < 4; ++part, at += shape.k) sum[part] += load_first(at, live - l);
+    }
+    for (; i < pixels; ++i, at += shape.k) sum[i % 4] += load_first(at, live - l);
+    const Vec<C> total = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    store(sums + l, write ? total : load(sums + l) + total);
   }
 }
 
 template <typename T>
 static void weight_sums(const Conv2dWeightPlan& plan, const compute_t<T>* x, const compute_t<T>* grad,
-                        compute_t<T>* all_sums, int64_t task) {
-  using C = compute_t<T>;
+                        compute_t<T>* sums, int64_t task, bool first) {
   const Conv2dShape& shape = plan.shape;
   const int64_t per_chunk = shape.groups * plan.tiles, chunk = task / per_chunk, tile = task % per_chunk;
   const int64_t g = tile / plan.tiles, k0 = tile % plan.tiles * plan.channel_tile;
   const int64_t channel = g * shape.group_k() + k0, live = smaller(plan.channel_tile, shape.group_k() - k0);
-  const int64_t size = shape.gemm_k() * plan.channel_tile;
-  C* sums = all_sums + chunk * plan.sums() + tile * size;
-  C* bias = all_sums + chunk * plan.sums() + plan.weight_sums() + tile * plan.channel_tile;
-  for (int64_t i = 0; i < size; ++i) sums[i] = 0;
-  for (int64_t i = 0; i < plan.channel_tile; ++i) bias[i] = 0;
-  const int64_t rows = shape.n * shape.p, begin = rows * chunk / plan.chunks,
-                end = rows * (chunk + 1) / plan.chunks;
-  const int64_t strip = larger<int64_t>(1, kStripPixels / larger<int64_t>(1, shape.q));
-  for (int64_t row = begin; row < end;) {
-    const int64_t n = row / shape.p, p0 = row % shape.p;
-    const int64_t p1 = smaller(smaller(shape.p, p0 + strip), p0 + end - row);
-    weight_strip<C>(plan, x, grad, sums, n, p0, p1, g, channel, live);
-    const C* pixels = grad + row * shape.q * shape.k + channel;
-    for (int64_t l = 0; l < live; l += kLanes<C>) {
-      Vec<C> sum{};
-      for (int64_t i = 0; i < (p1 - p0) * shape.q; ++i) sum += load_first(pixels + i * shape.k + l, live - l);
-      store_first(bias + l, load_first(bias + l, live - l) + sum, live - l);
-    }
-    row += p1 - p0;
+  auto* bias = sums + shape.gemm_k() * plan.channel_tile;
+  const int64_t begin = plan.strips() * chunk / plan.chunks, end = plan.strips() * (chunk + 1) / plan.chunks;
+  for (int64_t strip = begin; strip < end; ++strip) {
+    const StripRange range = strip_range(plan, strip);
+    const bool write = first && strip == begin;
+    weight_strip(plan, x, grad, sums, range, g, channel, live, write);
+    add_bias(plan, grad + channel, bias, range, live, write);
   }
 }
 
+// Σ over the chunks of the vector at `at`, with what each addition rounds off carried along (Kahan and
+// Babuška).
+template <typename C>
+CNNEXT_INLINE Vec<C> add_chunks(const C* at, int64_t chunks, int64_t chunk_step) {
+  Vec<C> total = load(at), lost{};
+  for (int64_t chunk = 1; chunk < chunks; ++chunk) {
+    const Vec<C> value = load(at + chunk * chunk_step), sum = total + value, moved = sum - total;
+    lost += (total - (sum - moved)) + (value - moved);
+    total = sum;
+  }
+  return select<C>(lost == lost, total + lost, total);  // where a sum is infinite, what was lost is NaN
+}
+
 template <typename T>
-static void weight_reduce(const Conv2dWeightPlan& plan, const compute_t<T>* sums, T* grad_weight,
-                          int64_t begin, int64_t end) {
+static void weight_reduce(const Conv2dWeightPlan& plan, const compute_t<T>* sums, int64_t chunk_step,
+                          T* grad_weight, T* grad_bias, int64_t unit) {
+  using C = compute_t<T>;
+  constexpr int64_t kL = kLanes<C>;
   const Conv2dShape& shape = plan.shape;
-  const int64_t taps = shape.r * shape.s, size = shape.gemm_k() * plan.channel_tile;
-  for (int64_t channel = begin; channel < end; ++channel) {
-    const int64_t g = channel / shape.group_c(), c = channel % shape.group_c();
-    for (int64_t k = 0; k < shape.group_k(); ++k) {
-      const int64_t tile = g * plan.tiles + k / plan.channel_tile, lane = k % plan.channel_tile;
-      T* out = grad_weight + ((g * shape.group_k() + k) * shape.group_c() + c) * taps;
-      for (int64_t t = 0; t < taps; ++t) {
-        const auto* at = sums + tile * size + (t * shape.group_c() + c) * plan.channel_tile + lane;
-        double total = 0;
-        for (int64_t chunk = 0; chunk < plan.chunks; ++chunk)
-          total += static_cast<double>(at[chunk * plan.sums()]);
-        out[t] = from_compute<T>(static_cast<compute_t<T>>(total));
+  const int64_t taps = shape.r * shape.s, width = plan.channel_tile, channels = shape.group_c();
+  const int64_t tile = unit / plan.reduce_blocks(), c0 = unit % plan.reduce_blocks() * plan.kReduceChannels;
+  const int64_t k0 = tile % plan.tiles * width, live = smaller(width, shape.group_k() - k0);
+  const int64_t k_first = tile / plan.tiles * shape.group_k() + k0;
+  // f counts [c][r][s], the order of grad_weight.
+  const int64_t f_begin = c0 * taps, f_end = smaller(channels, c0 + plan.kReduceChannels) * taps;
+  for (int64_t lane = 0; lane < live; lane += kL) {
+    for (int64_t f = f_begin; f < f_end; f += kL) {
+      Vec<C> block[kL];
+#pragma GCC unroll 1
+      for (int64_t i = 0; i < kL; ++i) {
+        const int64_t c = (f + i) / taps, t = (f + i) % taps;
+        const bool exists = f + i < f_end;
+        block[i] =
+            exists ? add_chunks(sums + (t * channels + c) * width + lane, plan.chunks, chunk_step) : Vec<C>{};
+      }
+      transpose<C>(block);
+      for (int64_t l = 0; l < smaller(kL, live - lane); ++l) {
+        store_first(grad_weight + (k_first + lane + l) * shape.gemm_k() + f, block[l], f_end - f);
       }
     }
-  }
-}
-
-template <typename T>
-static void bias_reduce(const Conv2dWeightPlan& plan, const compute_t<T>* sums, T* grad_bias) {
-  const Conv2dShape& shape = plan.shape;
-  for (int64_t k = 0; k < shape.k; ++k) {
-    const int64_t in_group = k % shape.group_k(),
-                  tile = k / shape.group_k() * plan.tiles + in_group / plan.channel_tile;
-    const auto* at = sums + plan.weight_sums() + tile * plan.channel_tile + in_group % plan.channel_tile;
-    double total = 0;
-    for (int64_t chunk = 0; chunk < plan.chunks; ++chunk)
-      total += static_cast<double>(at[chunk * plan.sums()]);
-    grad_bias[k] = from_compute<T>(static_cast<compute_t<T>>(total));
+    if (c0 == 0) {
+      const Vec<C> total = add_chunks(sums + shape.gemm_k() * width + lane, plan.chunks, chunk_step);
+      store_first(grad_bias + k_first + lane, total, live - lane);
+    }
   }
 }
 
