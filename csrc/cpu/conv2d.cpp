@@ -9,6 +9,19 @@ namespace cnnext {
 
 enum class Conv2dAlgorithm { implicit_gemm, direct };
 
+// Where the implicit GEMM wins although the direct algorithm could run, by measurement on one core: groups of
+// many channels that leave little to share between neighbouring pixels (1x1 kernels, strides), or that lie
+// ready for it.
+static bool gemm_is_faster(const Conv2dShape& shape, Conv2dPass pass, bool channels_last) {
+  constexpr int64_t kManyChannels = 64, kFullTile = 32;
+  const bool backward = pass == Conv2dPass::backward_input;
+  const int64_t in = backward ? shape.group_k() : shape.group_c();
+  const int64_t out = backward ? shape.group_c() : shape.group_k();
+  if (in < kManyChannels || out < kFullTile) return false;
+  const bool strided = shape.stride_h > 1 || shape.stride_w > 1;
+  return strided || channels_last || in > kManyChannels || pass == Conv2dPass::backward_weight;
+}
+
 // Which algorithm runs a pass: a function of the sizes and the layout alone. CNNEXT_CONV2D=direct or
 // =implicit_gemm in the environment overrides it, for tests and measurements.
 static Conv2dAlgorithm choose_algorithm(const Conv2dShape& shape, Conv2dPass pass, bool channels_last) {
@@ -16,6 +29,7 @@ static Conv2dAlgorithm choose_algorithm(const Conv2dShape& shape, Conv2dPass pas
   if (const char* forced = std::getenv("CNNEXT_CONV2D")) {
     return std::strcmp(forced, "direct") ? Conv2dAlgorithm::implicit_gemm : Conv2dAlgorithm::direct;
   }
+  if (gemm_is_faster(shape, pass, channels_last)) return Conv2dAlgorithm::implicit_gemm;
   return direct_is_faster(shape, pass, channels_last) ? Conv2dAlgorithm::direct
                                                       : Conv2dAlgorithm::implicit_gemm;
 }
