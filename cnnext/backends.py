@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from cnnext import library
+from cnnext.eager import EagerOps
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -19,7 +20,7 @@ class Backend:
 
     Attributes:
         name: what :func:`backend` takes.
-        ops: the namespace whose ops it runs (``torch.ops.cnnext`` for ``cpu``); None for ``torch``, whose ops are
+        ops: the ops it runs (those of ``torch.ops.cnnext`` for ``cpu``); None for ``torch``, whose ops are
             called as ``torch.nn.functional`` by ``cnnext/ops/<op>.py`` itself.
     """
 
@@ -48,7 +49,7 @@ def _cpu_refuses(op: str, device: torch.device, dtype: torch.dtype) -> str | Non
     return None
 
 
-CPU = Backend("cpu", torch.ops.cnnext, _cpu_refuses)
+CPU = Backend("cpu", EagerOps("cnnext"), _cpu_refuses)
 TORCH = Backend("torch", None, lambda op, device, dtype: None)
 
 _BACKENDS = {backend.name: backend for backend in (CPU, TORCH)}
