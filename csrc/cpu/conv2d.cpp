@@ -9,17 +9,24 @@ namespace cnnext {
 
 enum class Conv2dAlgorithm { implicit_gemm, direct };
 
-// Where the implicit GEMM wins although the direct algorithm could run, by measurement on one core: groups of
-// many channels that leave little to share between neighbouring pixels (1x1 kernels, strides), or that lie
-// ready for it.
-static bool gemm_is_faster(const Conv2dShape& shape, Conv2dPass pass, bool channels_last) {
-  constexpr int64_t kManyChannels = 64, kFullTile = 32;
-  const bool backward = pass == Conv2dPass::backward_input;
+// Whether the direct algorithm is faster than the implicit GEMM where both can run, by measurement on one
+// core. It is for few channels; with more of them the GEMM wins as soon as packing its weights is a small
+// part of the work, neighbouring pixels have little to share (1x1 kernels, strides), or channels_last makes
+// its operand lie ready.
+static bool direct_is_faster(const Conv2dShape& shape, Conv2dPass pass, bool channels_last) {
+  constexpr int64_t kMostProducts = 128 * 9, kManyChannels = 64, kFewChannels = 8, kFullTile = 32,
+                    kFewFilters = 16;
+  const bool backward = pass == Conv2dPass::backward_input, for_weight = pass == Conv2dPass::backward_weight;
   const int64_t in = backward ? shape.group_k() : shape.group_c();
   const int64_t out = backward ? shape.group_c() : shape.group_k();
-  if (in < kManyChannels || out < kFullTile) return false;
   const bool strided = shape.stride_h > 1 || shape.stride_w > 1;
-  return strided || channels_last || in > kManyChannels || pass == Conv2dPass::backward_weight;
+  if (direct_products(shape, pass) > kMostProducts) return false;
+  if (in >= kManyChannels && out >= kFullTile &&
+      (strided || channels_last || in > kManyChannels || for_weight)) {
+    return false;
+  }
+  if (!channels_last || in <= kFewChannels) return true;
+  return for_weight ? out <= kFewFilters : shape.r * shape.s > 1;
 }
 
 // Which algorithm runs a pass: a function of the sizes and the layout alone. CNNEXT_CONV2D=direct or
@@ -29,7 +36,6 @@ static Conv2dAlgorithm choose_algorithm(const Conv2dShape& shape, Conv2dPass pas
   if (const char* forced = std::getenv("CNNEXT_CONV2D")) {
     return std::strcmp(forced, "direct") ? Conv2dAlgorithm::implicit_gemm : Conv2dAlgorithm::direct;
   }
-  if (gemm_is_faster(shape, pass, channels_last)) return Conv2dAlgorithm::implicit_gemm;
   return direct_is_faster(shape, pass, channels_last) ? Conv2dAlgorithm::direct
                                                       : Conv2dAlgorithm::implicit_gemm;
 }

@@ -1,4 +1,4 @@
-// The direct convolution of few channels on tensors: scratch and threads, and when it is the one to choose.
+// The direct convolution of few channels on tensors: scratch and threads, and what it refuses.
 // Activations are dense in the layout that `channels_last` says; a weight may lie in either.
 #pragma once
 
@@ -40,19 +40,6 @@ inline const char* direct_refuses(const Conv2dShape& shape, Conv2dPass pass) {
     if (scratch > kMostScratch) return "the direct convolution would need more than 32 MiB of scratch";
   }
   return nullptr;
-}
-
-// Whether the direct algorithm is faster than the implicit GEMM, by measurement on one core: it always is
-// until the packing of the weights counts, except where channels_last makes the GEMM's operand lie ready (1×1
-// kernels, and the weight gradient of more than a few channels).
-inline bool direct_is_faster(const Conv2dShape& shape, Conv2dPass pass, bool channels_last) {
-  constexpr int64_t kMostProducts = 128 * 9, kFewChannels = 8, kFewFilters = 16;
-  const bool backward = pass == Conv2dPass::backward_input;
-  const int64_t taps = shape.r * shape.s, in = backward ? shape.group_k() : shape.group_c();
-  if (direct_products(shape, pass) > kMostProducts) return false;
-  if (!channels_last || in <= kFewChannels) return true;
-  if (pass == Conv2dPass::backward_weight) return shape.group_k() <= kFewFilters;
-  return taps > 1;
 }
 
 template <typename T>

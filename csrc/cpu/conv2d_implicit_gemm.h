@@ -1,5 +1,5 @@
 // The implicit GEMM on tensors: scratch, threads, and the gathers of each pass. Tensors are dense in the
-// layout that `channels_last` says; weights are [k, c/g, r, s].
+// layout that `channels_last` says; weights are [k, c/g, r, s] or [k, r, s, c/g].
 #pragma once
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// conv2d on the CPU by implicit GEMM: what conv2d_kernel.cpp and conv2d_weight_kernel.cpp offer for each
+// conv2d on the CPU by implicit GEMM: what conv2d_kernel.cpp offers for each
 // instruction set.
 //
 // Activations are seen as [image, row, column, channel] in the compute type (float or double); where the
