@@ -26,7 +26,7 @@ class OpSpec:
         fake: takes the op's arguments, returns unwritten tensors of the right shape, dtype and strides.
         save: ``save(ctx, inputs, output)`` keeps what the backward needs; None for ops without a derivative.
         backward: ``backward(ops, ctx, *grads)`` returns a gradient or None per argument. It calls ``ops.<op>``,
-            the ops of the namespace it is registered for, so that it can be differentiated again.
+            the ops of its own namespace, so that it can be differentiated again.
         flops: floating-point operations from the shapes of the arguments, for ``torch.utils.flop_counter``.
     """
 

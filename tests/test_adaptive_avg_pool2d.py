@@ -5,14 +5,14 @@ import torch.nn.functional as torch_functional
 import cnnext
 import cnnext.functional as F
 from cnnext import reference
+from cnnext.backends import DTYPES
 from cnnext.testing import (
     assert_as_exact_as_torch,
     assert_gradients_as_exact_as_torch,
     make_tensor,
-    present_backends,
 )
 
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+OP = "adaptive_avg_pool2d"
 CASES = [
     ((2, 17, 3, 3), 1),
     ((2, 5, 7, 7), (1, 1)),
@@ -25,12 +25,6 @@ CASES = [
     ((1, 3, 33, 65), 1),
     ((0, 3, 4, 4), 2),
 ]
-
-
-@pytest.fixture(params=present_backends("adaptive_avg_pool2d"))
-def backend(request):
-    with cnnext.backend(request.param):
-        yield request.param
 
 
 @pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "channels_last"])

@@ -5,14 +5,14 @@ import torch.nn.functional as torch_functional
 import cnnext
 import cnnext.functional as F
 from cnnext import reference
+from cnnext.backends import DTYPES
 from cnnext.testing import (
     assert_as_exact_as_torch,
     assert_gradients_as_exact_as_torch,
     make_tensor,
-    present_backends,
 )
 
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+OP = "avg_pool2d"
 CASES = [
     ((2, 6, 8, 8), {"kernel_size": 2}),
     ((1, 5, 7, 9), {"kernel_size": 2, "stride": 2, "ceil_mode": True}),
@@ -31,12 +31,6 @@ CASES = [
     ((1, 1, 9, 9), {"kernel_size": 2, "stride": 70}),
     ((0, 3, 8, 8), {"kernel_size": 2}),
 ]
-
-
-@pytest.fixture(params=present_backends("avg_pool2d"))
-def backend(request):
-    with cnnext.backend(request.param):
-        yield request.param
 
 
 @pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "channels_last"])

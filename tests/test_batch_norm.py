@@ -7,14 +7,14 @@ import torch.nn.functional as torch_functional
 import cnnext
 import cnnext.functional as F
 from cnnext import reference
+from cnnext.backends import DTYPES
 from cnnext.testing import (
     assert_as_exact_as_torch,
     assert_gradients_as_exact_as_torch,
     make_tensor,
-    present_backends,
 )
 
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+OP = "batch_norm"
 SHAPES = {
     "prime sizes": (3, 13, 17, 19),
     "one channel": (5, 1, 9, 11),
@@ -33,12 +33,6 @@ SHAPES = {
 LAYOUTS = {"nchw": False, "channels_last": True}
 both_modes = pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 both_layouts = pytest.mark.parametrize("channels_last", LAYOUTS.values(), ids=LAYOUTS)
-
-
-@pytest.fixture(params=present_backends("batch_norm"))
-def backend(request):
-    with cnnext.backend(request.param):
-        yield request.param
 
 
 def make_parameters(channels, dtype=torch.float32):

@@ -5,16 +5,11 @@ import itertools
 import pytest
 import torch
 
-import cnnext
 import cnnext.functional as F
 from cnnext import models, nn
-from cnnext.testing import present_backends
 
-
-@pytest.fixture(params=present_backends("conv2d"), autouse=True)
-def backend(request):
-    with cnnext.backend(request.param):
-        yield request.param
+OP = "conv2d"
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 def edges():

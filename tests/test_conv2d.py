@@ -7,27 +7,21 @@ import torch.nn.functional as torch_functional
 import cnnext
 import cnnext.functional as F
 from cnnext import reference
+from cnnext.backends import DTYPES
 from cnnext.testing import (
     assert_as_exact_as_torch,
     assert_gradients_as_exact_as_torch,
     cases,
     make_tensor,
-    present_backends,
 )
 
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+OP = "conv2d"
 
 
 def cut(case):
     """The same layer on one image of at most 15 × 15: every tile of channels, in a moment."""
     n, c, h, w = case.input
     return dataclasses.replace(case, input=(min(n, 1), c, min(h, 15), min(w, 15)))
-
-
-@pytest.fixture(params=present_backends("conv2d"))
-def backend(request):
-    with cnnext.backend(request.param):
-        yield request.param
 
 
 def reference_conv2d(x, weight, bias=None, padding=0, **arguments):

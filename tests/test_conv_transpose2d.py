@@ -2,9 +2,9 @@ import pytest
 import torch
 import torch.nn.functional as torch_functional
 
-import cnnext
 import cnnext.functional as F
 from cnnext import nn, reference
+from cnnext.backends import DTYPES
 from cnnext.testing import (
     assert_as_exact_as_torch,
     assert_gradients_as_exact_as_torch,
@@ -12,7 +12,8 @@ from cnnext.testing import (
     present_backends,
 )
 
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+OP = "conv2d_backward_input"
+pytestmark = pytest.mark.usefixtures("backend")
 CASES = [
     ((2, 3, 5, 6), (3, 4, 3, 3), {}),
     ((2, 3, 5, 6), (3, 4, 4, 4), {"stride": 2, "padding": 1}),
@@ -24,12 +25,6 @@ CASES = [
 
 
 OURS = [name for name in present_backends("conv2d_backward_input") if name != "torch"]
-
-
-@pytest.fixture(params=present_backends("conv2d_backward_input"), autouse=True)
-def backend(request):
-    with cnnext.backend(request.param):
-        yield request.param
 
 
 @pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "channels_last"])

@@ -5,26 +5,20 @@ import torch.nn.functional as torch_functional
 import cnnext
 import cnnext.functional as F
 from cnnext import reference
+from cnnext.backends import DTYPES
 from cnnext.testing import (
     assert_as_exact_as_torch,
     assert_gradients_as_exact_as_torch,
     make_tensor,
-    present_backends,
 )
 
 SHAPES = [((6, 8), (1, 2)), ((8, 6), (2, 1)), ((5, 5), (5, 5)), ((1, 1), (1, 1)), ((37, 53), (3, 7))]
 SHAPES += [((130, 67), (5, 4))]
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+OP = "corr2d"
 
 
 def torch_corr2d(input, kernel):
     return torch_functional.conv2d(input[None, None], kernel[None, None])[0, 0]
-
-
-@pytest.fixture(params=present_backends("corr2d"))
-def backend(request):
-    with cnnext.backend(request.param):
-        yield request.param
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

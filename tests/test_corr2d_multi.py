@@ -2,9 +2,9 @@ import pytest
 import torch
 import torch.nn.functional as torch_functional
 
-import cnnext
 import cnnext.functional as F
 from cnnext import reference
+from cnnext.backends import DTYPES
 from cnnext.testing import (
     assert_as_exact_as_torch,
     assert_gradients_as_exact_as_torch,
@@ -12,7 +12,8 @@ from cnnext.testing import (
     present_backends,
 )
 
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+OP = "conv2d"
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 def torch_multi_in(input, kernel):
@@ -31,12 +32,6 @@ FUNCTIONS = [
 
 
 OURS = [name for name in present_backends("conv2d") if name != "torch"]
-
-
-@pytest.fixture(params=present_backends("conv2d"), autouse=True)
-def backend(request):
-    with cnnext.backend(request.param):
-        yield request.param
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

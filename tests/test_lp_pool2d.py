@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as torch_functional
 
-import cnnext
 import cnnext.functional as F
 from cnnext import nn, reference
+from cnnext.backends import DTYPES
 from cnnext.testing import (
     assert_as_exact_as_torch,
     assert_gradients_as_exact_as_torch,
@@ -14,17 +14,12 @@ from cnnext.testing import (
     present_backends,
 )
 
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+OP = "avg_pool2d"
+pytestmark = pytest.mark.usefixtures("backend")
 NORMS = [0.5, 1, 1.5, 2, 3, math.inf]
 
 
 OURS = [name for name in present_backends("avg_pool2d") if name != "torch"]
-
-
-@pytest.fixture(params=present_backends("avg_pool2d"), autouse=True)
-def backend(request):
-    with cnnext.backend(request.param):
-        yield request.param
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from cnnext import backends
+from cnnext.backends import AUTO, TORCH, backends, get
 from cnnext.nn import layers
 
 Kind = type[torch.nn.Module]
@@ -136,10 +136,10 @@ def _reason_to_leave(module: torch.nn.Module, wanted: Kind, sample: torch.Tensor
     op = next(OPS[kind] for kind in OPS if issubclass(wanted, kind))
     tensor = next(module.parameters(recurse=False), torch.empty(0) if sample is None else sample)
     reasons = []
-    for name in backends.backends():
-        if name in (backends.AUTO, backends.TORCH.name):
+    for name in backends():
+        if name in (AUTO, TORCH.name):
             continue
-        reason = backends.get(name).can_run(op, tensor.device, tensor.dtype)
+        reason = get(name).can_run(op, tensor.device, tensor.dtype)
         if reason is None:
             return None
         reasons.append(f"{name!r} cannot run it, {reason}")

@@ -81,3 +81,13 @@ def new_empty(like: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype | N
         device=like.device,
         memory_format=memory_format(is_channels_last(like)),
     )
+
+
+def autocast(input: torch.Tensor, *others: torch.Tensor | None) -> tuple[Any, ...]:
+    """Return the tensors, cast to the autocast dtype where autocast is on for their device (float64 stays)."""
+    device = input.device.type
+    if not torch.is_autocast_enabled(device):
+        return input, *others
+    dtype = torch.get_autocast_dtype(device)
+    castable = (torch.float32, torch.float16, torch.bfloat16)
+    return tuple(x.to(dtype) if x is not None and x.dtype in castable else x for x in (input, *others))

@@ -8,6 +8,7 @@ import torch
 
 from cnnext.backends import TORCH, choose
 from cnnext.ops.arguments import (
+    autocast,
     is_channels_last,
     memory_format,
     pair,
@@ -60,8 +61,7 @@ def conv2d(
     require_optional_tensor(bias, "bias")
     require_same_device("input", input, "weight", weight)
     require_same_device("input", input, "bias", bias)
-    if torch.is_autocast_enabled(input.device.type):
-        input, weight, bias = _autocast(input, weight, bias)
+    input, weight, bias = autocast(input, weight, bias)
     backend = choose("conv2d", input)
     if backend is TORCH:
         return torch.nn.functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
@@ -75,13 +75,6 @@ def conv2d(
     if not isinstance(groups, int) or isinstance(groups, bool):
         raise TypeError(f"argument `groups` must be an int, but got {groups!r}")
     return backend.ops.conv2d(input, weight, bias, step, margin, spread, groups)
-
-
-def _autocast(*tensors: torch.Tensor | None) -> tuple[Any, ...]:
-    assert tensors[0] is not None
-    dtype = torch.get_autocast_dtype(tensors[0].device.type)
-    castable = (torch.float32, torch.float16, torch.bfloat16)
-    return tuple(x.to(dtype) if x is not None and x.dtype in castable else x for x in tensors)
 
 
 def _pad_by_name(

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 
 from cnnext.backends import TORCH, choose
-from cnnext.ops.arguments import pair, require_optional_tensor, require_same_device, require_tensor
-from cnnext.ops.conv2d import _autocast
+from cnnext.ops.arguments import autocast, pair, require_optional_tensor, require_same_device, require_tensor
 
 
 def conv_transpose2d(
@@ -53,8 +52,7 @@ def conv_transpose2d(
     require_same_device("input", input, "bias", bias)
     strides, paddings = pair(stride, "stride"), pair(padding, "padding")
     extra, dilations = pair(output_padding, "output_padding"), pair(dilation, "dilation")
-    if torch.is_autocast_enabled(input.device.type):
-        input, weight, bias = _autocast(input, weight, bias)
+    input, weight, bias = autocast(input, weight, bias)
     backend = choose("conv2d_backward_input", input)
     if backend is TORCH:
         return torch.nn.functional.conv_transpose2d(input, weight, bias, strides, paddings, extra, groups, dilations)

@@ -36,6 +36,4 @@ def max_pool2d(
         for r in range(taps[0])
         for s in range(taps[1])
     ]
-    values, winner = torch.stack(seen).max(0)
-    del values  # gathered again below, so that the gradient goes to one winner and not to every tie
-    return torch.stack(seen).gather(0, winner[None])[0]
+    return torch.stack(seen).max(0).values  # of equal values the first one has the gradient
