@@ -34,9 +34,11 @@ class Backend:
     def can_run(self, op: str, device: torch.device, dtype: torch.dtype) -> str | None:
         """Return None if this backend runs ``op`` on tensors of that device and dtype, else the reason."""
         key = (op, device.type, dtype)
-        if key not in self._reasons:
+        try:
+            return self._reasons[key]
+        except KeyError:
             self._reasons[key] = self._refuse(op, device, dtype)
-        return self._reasons[key]
+            return self._reasons[key]
 
 
 def _cpu_refuses(op: str, device: torch.device, dtype: torch.dtype) -> str | None:

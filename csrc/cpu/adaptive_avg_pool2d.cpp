@@ -9,16 +9,16 @@ static void check_adaptive(const Sizes& input, const char* name, int64_t p, int6
   const bool valid = input.size() == 4 && input[0] >= 0 && input[1] >= 0 && input[2] >= 0 && input[3] >= 0;
   if (!valid || input[2] > kLongestPoolSide || input[3] > kLongestPoolSide) {
     check(false, "expected `", name, "` with 4 dimensions, the last two at most 2^26, but got shape ",
-          to_string(input));
+          to_text(input));
   }
   if ((input[2] > 0 && input[3] > 0) || (p == 1 && q == 1)) return;
-  check(false, "expected `", name, "` with height and width of at least 1, but got shape ", to_string(input));
+  check(false, "expected `", name, "` with height and width of at least 1, but got shape ", to_text(input));
 }
 
 static Tensor adaptive_avg_pool2d(const Tensor& input, Sizes output_size) {
   check_pair(output_size, "output_size", 0);
   if (output_size[0] > kLongestPoolSide || output_size[1] > kLongestPoolSide) {
-    check(false, "expected `output_size` of at most 2^26, but got ", to_string(output_size));
+    check(false, "expected `output_size` of at most 2^26, but got ", to_text(output_size));
   }
   check_adaptive(sizes_of(input), "input", output_size[0], output_size[1]);
   return average_windows(input, PoolTables::adaptive(input.size(2), output_size[0]),

@@ -43,26 +43,26 @@ static Conv2dAlgorithm choose_algorithm(const Conv2dShape& shape, Conv2dPass pas
 // Checks what the three passes have in common and fills the sizes; input and weight are given by their sizes.
 static Conv2dShape conv2d_shape(const Sizes& input, const Sizes& weight, const Sizes& stride,
                                 const Sizes& padding, const Sizes& dilation, int64_t groups) {
-  check(input.size() == 4, "expected `input` with 4 dimensions, but got shape ", to_string(input));
-  check(weight.size() == 4, "expected `weight` with 4 dimensions, but got shape ", to_string(weight));
+  check(input.size() == 4, "expected `input` with 4 dimensions, but got shape ", to_text(input));
+  check(weight.size() == 4, "expected `weight` with 4 dimensions, but got shape ", to_text(weight));
   for (int64_t size : input)
-    check(size >= 0, "expected `input` of non-negative sizes, but got ", to_string(input));
+    check(size >= 0, "expected `input` of non-negative sizes, but got ", to_text(input));
   check_pair(stride, "stride", 1);
   check_pair(padding, "padding", 0);
   check_pair(dilation, "dilation", 1);
   check(groups >= 1, "expected `groups` to be at least 1, but got ", groups);
   check(weight[2] >= 1 && weight[3] >= 1, "expected `weight` to have at least one tap, but got shape ",
-        to_string(weight));
+        to_text(weight));
   check(weight[0] >= 1 && weight[0] % groups == 0, "expected the ", weight[0],
         " output channels of `weight` to be a positive multiple of `groups`=", groups);
   check(weight[1] >= 1 && input[1] == weight[1] * groups, "expected `input` with ", weight[1] * groups,
         " channels (`weight` has ", weight[1], " for each of `groups`=", groups, "), but got shape ",
-        to_string(input));
+        to_text(input));
   const auto out = [&](int d) {
     const int64_t span = dilation[d] * (weight[d + 2] - 1) + 1, room = input[d + 2] + 2 * padding[d];
     check(span <= room, "expected `weight` to fit into `input`: the kernel spans ", span, " of dimension ",
-          d + 2, " but the padded input has ", room, " (`input` ", to_string(input), ", `weight` ",
-          to_string(weight), ", `padding` ", to_string(padding), ", `dilation` ", to_string(dilation), ")");
+          d + 2, " but the padded input has ", room, " (`input` ", to_text(input), ", `weight` ",
+          to_text(weight), ", `padding` ", to_text(padding), ", `dilation` ", to_text(dilation), ")");
     return (room - span) / stride[d] + 1;
   };
   return {input[0], input[1],  input[2],  input[3],   weight[0],  weight[2],   weight[3],   out(0),

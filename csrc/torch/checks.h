@@ -32,29 +32,43 @@ void check(bool condition, const Words&... words) {
   throw std::runtime_error(text.str());
 }
 
-inline std::string to_string(const Sizes& values) {
-  std::ostringstream text;
+// A list of sizes among the words of a check. The text is made only where the check fails: to make it costs
+// more than a small kernel.
+struct SizesText {
+  const Sizes& values;
+};
+
+inline std::ostream& operator<<(std::ostream& text, const SizesText& sizes) {
   text << "[";
-  for (size_t i = 0; i < values.size(); ++i) text << (i ? ", " : "") << values[i];
-  text << "]";
-  return text.str();
+  for (size_t i = 0; i < sizes.values.size(); ++i) text << (i ? ", " : "") << sizes.values[i];
+  return text << "]";
 }
+
+inline SizesText to_text(const Sizes& values) { return {values}; }
 
 inline Sizes sizes_of(const Tensor& tensor) {
   const auto sizes = tensor.sizes();
   return Sizes(sizes.begin(), sizes.end());
 }
 
-inline std::string shape_text(const Tensor& tensor) { return to_string(sizes_of(tensor)); }
+struct ShapeText {
+  const Tensor& tensor;
+};
+
+inline std::ostream& operator<<(std::ostream& text, const ShapeText& shape) {
+  return text << to_text(sizes_of(shape.tensor));
+}
+
+inline ShapeText shape_text(const Tensor& tensor) { return {tensor}; }
 
 inline void check_rank(const Tensor& tensor, const char* name, int64_t rank) {
-  if (tensor.dim() == rank) return;  // before the text is made: it costs more than a small kernel
-  check(false, "expected `", name, "` with ", rank, " dimensions, but got shape ", shape_text(tensor));
+  check(tensor.dim() == rank, "expected `", name, "` with ", rank, " dimensions, but got shape ",
+        shape_text(tensor));
 }
 
 inline void check_shape(const Tensor& tensor, const char* name, const Sizes& wanted) {
   if (sizes_of(tensor) == wanted) return;
-  check(false, "expected `", name, "` of shape ", to_string(wanted), ", but got shape ", shape_text(tensor));
+  check(false, "expected `", name, "` of shape ", to_text(wanted), ", but got shape ", shape_text(tensor));
 }
 
 inline void check_same_dtype(const Tensor& tensor, const char* name, const Tensor& other,
@@ -66,7 +80,7 @@ inline void check_same_dtype(const Tensor& tensor, const char* name, const Tenso
 inline void check_pair(const Sizes& pair, const char* name, int64_t at_least) {
   if (pair.size() == 2 && pair[0] >= at_least && pair[1] >= at_least) return;
   check(false, "expected `", name, "` to be two integers of at least ", at_least, ", but got ",
-        to_string(pair));
+        to_text(pair));
 }
 
 // Whether the strides order the memory as N, H, W, C, by the rule of torch's suggest_memory_format(): sizes

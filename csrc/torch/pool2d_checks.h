@@ -18,7 +18,7 @@ inline constexpr int64_t kLongestPoolSide = int64_t{1} << 26;
 inline void check_pool_pair(const Sizes& pair, const char* name, int64_t at_least) {
   check_pair(pair, name, at_least);
   if (pair[0] <= INT32_MAX && pair[1] <= INT32_MAX) return;
-  check(false, "expected `", name, "` below 2^31, but got ", to_string(pair));
+  check(false, "expected `", name, "` below 2^31, but got ", to_text(pair));
 }
 
 // The sizes of an input that may exist as a tensor or only as four integers.
@@ -27,7 +27,7 @@ inline void check_pool_input(const Sizes& input, const char* name) {
   if (valid && input[2] <= kLongestPoolSide && input[3] <= kLongestPoolSide) return;
   check(false, "expected `", name,
         "` with 4 dimensions, of which only the first may be empty and the last two be at ",
-        "most 2^26, but got shape ", to_string(input));
+        "most 2^26, but got shape ", to_text(input));
 }
 
 // The shape with p = q = 0: the caller knows where the number of windows comes from.
@@ -41,8 +41,8 @@ inline Pool2dShape pool2d_shape_without_output(const Sizes& input, const char* n
   check_pool_pair(dilation, "dilation", 1);
   for (size_t axis : {0, 1}) {
     if (pad[axis] <= kernel[axis] / 2) continue;
-    check(false, "expected `padding` of at most half of `kernel_size`, but got ", to_string(pad), " and ",
-          to_string(kernel));
+    check(false, "expected `padding` of at most half of `kernel_size`, but got ", to_text(pad), " and ",
+          to_text(kernel));
   }
   return {input[0],  input[1], input[2], input[3],    kernel[0],   kernel[1], stride[0],
           stride[1], pad[0],   pad[1],   dilation[0], dilation[1], 0,         0};
@@ -54,8 +54,8 @@ inline Pool2dShape pool2d_shape(const Tensor& input, const Pool2dArguments& argu
   shape.q = pool_windows(shape.w, shape.s, shape.stride_w, shape.pad_w, shape.dil_w, ceil_mode);
   if (shape.p >= 1 && shape.q >= 1) return shape;
   check(false, "expected `kernel_size` to fit into the padded input, but got kernel_size ",
-        to_string(arguments.kernel_size), ", padding ", to_string(arguments.padding), " and dilation ",
-        to_string(arguments.dilation), " for `input` of shape ", shape_text(input));
+        to_text(arguments.kernel_size), ", padding ", to_text(arguments.padding), " and dilation ",
+        to_text(arguments.dilation), " for `input` of shape ", shape_text(input));
   return shape;
 }
 
@@ -77,9 +77,9 @@ inline Pool2dShape pool2d_shape_from_output(const Sizes& input, const char* name
     return shape;
   }
   check(false, "expected `", output_name, "` to have the shape of the pool's output, but got ",
-        shape_text(output), " for `", name, "` ", to_string(input), ", kernel_size ",
-        to_string(arguments.kernel_size), ", stride ", to_string(arguments.stride), ", padding ",
-        to_string(arguments.padding), " and dilation ", to_string(arguments.dilation));
+        shape_text(output), " for `", name, "` ", to_text(input), ", kernel_size ",
+        to_text(arguments.kernel_size), ", stride ", to_text(arguments.stride), ", padding ",
+        to_text(arguments.padding), " and dilation ", to_text(arguments.dilation));
   return shape;
 }
 
