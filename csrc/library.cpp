@@ -13,15 +13,19 @@ CNNEXT_LIBRARY(CNNEXT_NAMESPACE, m) {
   m.def("corr2d_backward_input(Tensor grad, Tensor kernel) -> Tensor");
   m.def("corr2d_backward_kernel(Tensor grad, Tensor input) -> Tensor");
 
+  // allow_tf32 and allow_winograd: what float32 may be calculated with besides itself. Who has neither (the
+  // CPU) takes no notice.
   m.def(
       "conv2d(Tensor input, Tensor weight, Tensor? bias, SymInt[2] stride, SymInt[2] padding, "
-      "SymInt[2] dilation, SymInt groups) -> Tensor");
+      "SymInt[2] dilation, SymInt groups, bool allow_tf32, bool allow_winograd) -> Tensor");
   m.def(
       "conv2d_backward_input(Tensor grad, Tensor weight, SymInt[] input_size, SymInt[2] stride, "
-      "SymInt[2] padding, SymInt[2] dilation, SymInt groups) -> Tensor");
+      "SymInt[2] padding, SymInt[2] dilation, SymInt groups, bool allow_tf32, bool allow_winograd) -> "
+      "Tensor");
   m.def(
       "conv2d_backward_weight(Tensor grad, Tensor input, SymInt[] weight_size, SymInt[2] stride, "
-      "SymInt[2] padding, SymInt[2] dilation, SymInt groups) -> (Tensor grad_weight, Tensor grad_bias)");
+      "SymInt[2] padding, SymInt[2] dilation, SymInt groups, bool allow_tf32, bool allow_winograd) -> "
+      "(Tensor grad_weight, Tensor grad_bias)");
 
   // `tap` says which tap of its window won: r·S + s, uint8 where the window has at most 256 taps, else int32.
   m.def(

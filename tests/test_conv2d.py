@@ -114,7 +114,7 @@ def test_opcheck(channels_last):
     x = make_tensor((2, 4, 6, 5), channels_last=channels_last, requires_grad=True)
     weight = make_tensor((6, 2, 3, 3), channels_last=channels_last, seed=1, requires_grad=True)
     bias = make_tensor((6,), seed=2, requires_grad=True)
-    geometry = ((2, 1), (1, 0), (1, 1), 2)
+    geometry = ((2, 1), (1, 0), (1, 1), 2, False, False)
     grad = torch.ops.cnnext.conv2d(x, weight, bias, *geometry).detach().requires_grad_()
     torch.library.opcheck(torch.ops.cnnext.conv2d.default, (x, weight, bias, *geometry))
     torch.library.opcheck(torch.ops.cnnext.conv2d.default, (x, weight, None, *geometry))
@@ -210,7 +210,7 @@ def test_refusals(arguments, error, words):
 
 
 def test_backward_ops_refuse_sizes_that_do_not_fit():
-    geometry = ((1, 1), (0, 0), (1, 1), 1)
+    geometry = ((1, 1), (0, 0), (1, 1), 1, False, False)
     grad = torch.ones(1, 6, 6, 6)
     for size in ([1, 4, 9, 8], [1, 3, 8, 8], [1, 4, 8], [-1, 4, 8, 8]):
         with pytest.raises(RuntimeError, match="expected"):

@@ -66,7 +66,8 @@ def test_a_value_reaches_only_the_taps_that_see_it(out, channels_last):
     x = make_tensor((2, 1, 9, 20), torch.float32, channels_last=channels_last, seed=1)
     x[..., -1] = float("inf")
     grad = make_tensor((2, out, 9, 18), torch.float32, channels_last=channels_last, seed=2)
-    grad_weight, _ = torch.ops.cnnext.conv2d_backward_weight(grad, x, [out, 1, 1, 3], [1, 1], [0, 0], [1, 1], 1)
+    geometry = ([1, 1], [0, 0], [1, 1], 1, False, False)
+    grad_weight, _ = torch.ops.cnnext.conv2d_backward_weight(grad, x, [out, 1, 1, 3], *geometry)
     assert grad_weight[..., :2].isfinite().all()
     assert not grad_weight[..., 2].isfinite().any()
 

@@ -16,6 +16,7 @@ from cnnext.ops.arguments import (
     require_same_device,
     require_tensor,
 )
+from cnnext.ops.precision import float32_shortcuts
 from cnnext.registration import OpSpec, declare
 
 Pair = tuple[int, int]
@@ -74,7 +75,7 @@ def conv2d(
         margin = pair(padding, "padding")
     if not isinstance(groups, int) or isinstance(groups, bool):
         raise TypeError(f"argument `groups` must be an int, but got {groups!r}")
-    return backend.ops.conv2d(input, weight, bias, step, margin, spread, groups)
+    return backend.ops.conv2d(input, weight, bias, step, margin, spread, groups, *float32_shortcuts(input))
 
 
 def _pad_by_name(
@@ -94,7 +95,7 @@ def _pad_by_name(
 
 
 def _output_shape(
-    input_size: Any, weight_size: Any, stride: Any, padding: Any, dilation: Any, groups: int
+    input_size: Any, weight_size: Any, stride: Any, padding: Any, dilation: Any, groups: int, *_: bool
 ) -> tuple[int, int, int, int]:
     for name, size in (("input", input_size), ("weight", weight_size)):
         if len(size) != 4:
@@ -150,6 +151,11 @@ def _save_with_size(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(first, second)
 
 
+def _no_gradients(ctx: Any) -> tuple[None, ...]:
+    """For stride, padding, dilation, groups, allow_tf32 and allow_winograd."""
+    return (None,) * len(ctx.geometry)
+
+
 def _backward(ops: Any, ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
     input, weight = ctx.saved_tensors
     wants_input, wants_weight, wants_bias = ctx.needs_input_grad[:3]
@@ -162,10 +168,7 @@ def _backward(ops: Any, ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
         grad_input,
         grad_weight if wants_weight else None,
         grad_bias if wants_bias else None,
-        None,
-        None,
-        None,
-        None,
+        *_no_gradients(ctx),
     )
 
 
@@ -177,7 +180,7 @@ def _backward_input_backward(ops: Any, ctx: Any, grad: torch.Tensor) -> tuple[An
         to_grad_output = ops.conv2d(grad, weight, None, *ctx.geometry)
     if wants_weight:
         to_weight, _ = ops.conv2d_backward_weight(grad_output, grad, weight.shape, *ctx.geometry)
-    return to_grad_output, to_weight, None, None, None, None, None
+    return to_grad_output, to_weight, None, *_no_gradients(ctx)
 
 
 def _backward_weight_backward(ops: Any, ctx: Any, grad_weight: Any, grad_bias: Any) -> tuple[Any, ...]:
@@ -188,7 +191,7 @@ def _backward_weight_backward(ops: Any, ctx: Any, grad_weight: Any, grad_bias: A
         to_grad_output = ops.conv2d(input, grad_weight, grad_bias, *ctx.geometry)
     if wants_input:
         to_input = ops.conv2d_backward_input(grad_output, grad_weight, input.shape, *ctx.geometry)
-    return to_grad_output, to_input, None, None, None, None, None
+    return to_grad_output, to_input, None, *_no_gradients(ctx)
 
 
 declare(

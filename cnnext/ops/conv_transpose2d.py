@@ -8,6 +8,7 @@ import torch
 
 from cnnext.backends import TORCH, choose
 from cnnext.ops.arguments import autocast, pair, require_optional_tensor, require_same_device, require_tensor
+from cnnext.ops.precision import float32_shortcuts
 
 
 def conv_transpose2d(
@@ -74,7 +75,14 @@ def conv_transpose2d(
     if rows or columns:
         batched = torch.nn.functional.pad(batched, (0, columns, 0, rows))
     output = backend.ops.conv2d_backward_input(
-        batched, weight, [n, weight.shape[1] * groups, *size], strides, paddings, dilations, groups
+        batched,
+        weight,
+        [n, weight.shape[1] * groups, *size],
+        strides,
+        paddings,
+        dilations,
+        groups,
+        *float32_shortcuts(batched),
     )
     if bias is not None:
         output = _AddBias.apply(output, bias)

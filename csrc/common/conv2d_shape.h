@@ -8,6 +8,8 @@
 
 namespace cnnext {
 
+enum class Conv2dPass { forward, backward_input, backward_weight };
+
 //   y[n, k, p, q] = bias[k] + Σ_{c,r,s} x[n, g·C/G + c, p·stride_h − pad_h + r·dil_h, q·stride_w − pad_w +
 //   s·dil_w]
 //                                       · weight[k, c, r, s],  g = k / (K/G)

@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "../torch/conv2d_checks.h"
 #include "conv2d_direct.h"
 #include "conv2d_implicit_gemm.h"
 
@@ -40,41 +41,9 @@ static Conv2dAlgorithm choose_algorithm(const Conv2dShape& shape, Conv2dPass pas
                                                       : Conv2dAlgorithm::implicit_gemm;
 }
 
-// Checks what the three passes have in common and fills the sizes; input and weight are given by their sizes.
-static Conv2dShape conv2d_shape(const Sizes& input, const Sizes& weight, const Sizes& stride,
-                                const Sizes& padding, const Sizes& dilation, int64_t groups) {
-  check(input.size() == 4, "expected `input` with 4 dimensions, but got shape ", to_text(input));
-  check(weight.size() == 4, "expected `weight` with 4 dimensions, but got shape ", to_text(weight));
-  for (int64_t size : input)
-    check(size >= 0, "expected `input` of non-negative sizes, but got ", to_text(input));
-  check_pair(stride, "stride", 1);
-  check_pair(padding, "padding", 0);
-  check_pair(dilation, "dilation", 1);
-  check(groups >= 1, "expected `groups` to be at least 1, but got ", groups);
-  check(weight[2] >= 1 && weight[3] >= 1, "expected `weight` to have at least one tap, but got shape ",
-        to_text(weight));
-  check(weight[0] >= 1 && weight[0] % groups == 0, "expected the ", weight[0],
-        " output channels of `weight` to be a positive multiple of `groups`=", groups);
-  check(weight[1] >= 1 && input[1] == weight[1] * groups, "expected `input` with ", weight[1] * groups,
-        " channels (`weight` has ", weight[1], " for each of `groups`=", groups, "), but got shape ",
-        to_text(input));
-  const auto out = [&](int d) {
-    const int64_t span = dilation[d] * (weight[d + 2] - 1) + 1, room = input[d + 2] + 2 * padding[d];
-    check(span <= room, "expected `weight` to fit into `input`: the kernel spans ", span, " of dimension ",
-          d + 2, " but the padded input has ", room, " (`input` ", to_text(input), ", `weight` ",
-          to_text(weight), ", `padding` ", to_text(padding), ", `dilation` ", to_text(dilation), ")");
-    return (room - span) / stride[d] + 1;
-  };
-  return {input[0], input[1],  input[2],  input[3],   weight[0],  weight[2],   weight[3],   out(0),
-          out(1),   stride[0], stride[1], padding[0], padding[1], dilation[0], dilation[1], groups};
-}
-
-static void check_grad(const Tensor& grad, const Conv2dShape& shape) {
-  check_shape(grad, "grad", {shape.n, shape.k, shape.p, shape.q});
-}
-
 static Tensor conv2d(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
-                     const Sizes& stride, const Sizes& padding, const Sizes& dilation, int64_t groups) {
+                     const Sizes& stride, const Sizes& padding, const Sizes& dilation, int64_t groups,
+                     bool /*allow_tf32*/, bool /*allow_winograd*/) {
   const Conv2dShape shape =
       conv2d_shape(sizes_of(input), sizes_of(weight), stride, padding, dilation, groups);
   check_same_dtype(input, "input", weight, "weight");
@@ -98,7 +67,7 @@ static Tensor conv2d(const Tensor& input, const Tensor& weight, const std::optio
 
 static Tensor conv2d_backward_input(const Tensor& grad, const Tensor& weight, const Sizes& input_size,
                                     const Sizes& stride, const Sizes& padding, const Sizes& dilation,
-                                    int64_t groups) {
+                                    int64_t groups, bool /*allow_tf32*/, bool /*allow_winograd*/) {
   const Conv2dShape shape = conv2d_shape(input_size, sizes_of(weight), stride, padding, dilation, groups);
   check_grad(grad, shape);
   check_same_dtype(grad, "grad", weight, "weight");
@@ -118,7 +87,8 @@ static Tensor conv2d_backward_input(const Tensor& grad, const Tensor& weight, co
 static std::tuple<Tensor, Tensor> conv2d_backward_weight(const Tensor& grad, const Tensor& input,
                                                          const Sizes& weight_size, const Sizes& stride,
                                                          const Sizes& padding, const Sizes& dilation,
-                                                         int64_t groups) {
+                                                         int64_t groups, bool /*allow_tf32*/,
+                                                         bool /*allow_winograd*/) {
   const Conv2dShape shape = conv2d_shape(sizes_of(input), weight_size, stride, padding, dilation, groups);
   check_grad(grad, shape);
   check_same_dtype(grad, "grad", input, "input");

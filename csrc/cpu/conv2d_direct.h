@@ -11,8 +11,6 @@
 
 namespace cnnext {
 
-enum class Conv2dPass { forward, backward_input, backward_weight };
-
 // Products that one output sums. With a stride an input gradient is reached by only some of the taps.
 inline int64_t direct_products(const Conv2dShape& shape, Conv2dPass pass) {
   const int64_t taps = shape.r * shape.s;
