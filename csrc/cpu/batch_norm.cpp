@@ -1,5 +1,5 @@
 // batch_norm on the CPU: checks, outputs, threads, registration.
-#include "../torch/checks.h"
+#include "../torch/batch_norm_checks.h"
 #include "../torch/dispatch.h"
 #include "batch_norm_kernel.h"
 #include "batch_norm_threads.h"
@@ -7,38 +7,8 @@
 namespace cnnext {
 namespace {
 
-// ---- checks
-// -------------------------------------------------------------------------------------------------
-
-ScalarType compute_dtype(const Tensor& input) {
-  return input.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
-struct Parameter {
-  const char* name;
-  const std::optional<Tensor>& tensor;
-};
-
-// One value per channel, all of `input`'s dtype or all of the one it is calculated in.
-void check_parameters(const Tensor& input, std::initializer_list<Parameter> parameters) {
-  const Parameter* first = nullptr;
-  for (const Parameter& parameter : parameters) {
-    if (!parameter.tensor) continue;
-    const Tensor& tensor = *parameter.tensor;
-    check_shape(tensor, parameter.name, {input.size(1)});
-    check(tensor.is_cpu(), "expected `", parameter.name, "` on the CPU, as `input` is");
-    const ScalarType dtype = tensor.scalar_type();
-    check(dtype == input.scalar_type() || dtype == compute_dtype(input), "expected `", parameter.name,
-          "` of dtype ", toString(input.scalar_type()), " or ", toString(compute_dtype(input)),
-          " for `input` of dtype ", toString(input.scalar_type()), ", but got ", toString(dtype));
-    if (first) check_same_dtype(*first->tensor, first->name, tensor, parameter.name);
-    if (!first) first = &parameter;
-  }
-}
-
-void check_eps(double eps, bool training) {
-  check(training ? eps > 0 : eps >= 0, "expected `eps` to be ",
-        training ? "positive in training" : "non-negative", ", but got ", eps);
+void check_on_cpu(const Tensor& tensor, const char* name, const Tensor&, const char* other_name) {
+  check(tensor.is_cpu(), "expected `", name, "` on the CPU, as `", other_name, "` is");
 }
 
 BatchNormShape shape_of(const Tensor& input, bool channels_last) {
@@ -63,7 +33,9 @@ const double* widened(const std::optional<Tensor>& tensor, BatchNormMemory<C>& m
 
 using Outputs = std::tuple<Tensor, Tensor, Tensor>;
 
-Tensor channel_values(const Tensor& input, int64_t c) { return empty(input, {c}, compute_dtype(input)); }
+Tensor channel_values(const Tensor& input, int64_t c) {
+  return empty(input, {c}, batch_norm_compute_dtype(input));
+}
 
 template <typename T>
 void forward(const Tensor& x, const BatchNormShape& shape, const std::optional<Tensor>& weight,
@@ -101,13 +73,7 @@ void forward(const Tensor& x, const BatchNormShape& shape, const std::optional<T
 Outputs batch_norm(const Tensor& input, const std::optional<Tensor>& weight,
                    const std::optional<Tensor>& bias, const std::optional<Tensor>& running_mean,
                    const std::optional<Tensor>& running_var, bool training, double eps) {
-  check_rank(input, "input", 4);
-  check(training || (running_mean && running_var),
-        "expected `running_mean` and `running_var` without training");
-  check_eps(eps, training);
-  check_parameters(
-      input,
-      {{"weight", weight}, {"bias", bias}, {"running_mean", running_mean}, {"running_var", running_var}});
+  check_batch_norm(input, weight, bias, running_mean, running_var, training, eps, check_on_cpu);
   const bool channels_last = is_channels_last(input);
   const BatchNormShape shape = shape_of(input, channels_last);
   const Tensor x = contiguous_as(input, channels_last);
@@ -157,13 +123,7 @@ void backward(const Tensor& grad, const Tensor& x, const BatchNormShape& shape,
 
 Outputs batch_norm_backward(const Tensor& grad, const Tensor& input, const std::optional<Tensor>& weight,
                             const Tensor& mean, const Tensor& var, bool training, double eps) {
-  check_rank(input, "input", 4);
-  check_shape(grad, "grad", sizes_of(input));
-  check_same_dtype(grad, "grad", input, "input");
-  check(grad.is_cpu(), "expected `grad` on the CPU, as `input` is");
-  check_eps(eps, training);
-  check_parameters(input, {{"weight", weight}});
-  check_parameters(input, {{"mean", mean}, {"var", var}});
+  check_batch_norm_backward(grad, input, weight, mean, var, training, eps, check_on_cpu);
   const bool channels_last = is_channels_last(input);
   const BatchNormShape shape = shape_of(input, channels_last);
   const Tensor x = contiguous_as(input, channels_last), g = contiguous_as(grad, channels_last);
@@ -184,17 +144,9 @@ Outputs batch_norm_backward(const Tensor& grad, const Tensor& input, const std::
 
 void batch_norm_update_(const Tensor& running_mean, const Tensor& running_var, const Tensor& mean,
                         const Tensor& var, int64_t count, double momentum) {
-  check_rank(running_mean, "running_mean", 1);
+  check_batch_norm_update(running_mean, running_var, mean, var, count, check_on_cpu);
+  check(running_mean.is_cpu(), "expected `running_mean` on the CPU");
   const int64_t c = running_mean.size(0);
-  check_shape(running_var, "running_var", {c});
-  check_shape(mean, "mean", {c});
-  check_shape(var, "var", {c});
-  check_same_dtype(running_mean, "running_mean", running_var, "running_var");
-  check(running_mean.is_cpu() && running_var.is_cpu() && mean.is_cpu() && var.is_cpu(),
-        "expected `running_mean`, `running_var`, `mean` and `var` on the CPU");
-  check(c < 2 || (running_mean.stride(0) != 0 && running_var.stride(0) != 0),
-        "expected `running_mean` and `running_var` not to be expanded: they are written to");
-  check(count >= 2, "expected `count` of at least 2 values for an unbiased variance, but got ", count);
   dispatch_floating(running_mean, "running_mean", [&](auto tag) {
     using T = typename decltype(tag)::type;
     BatchNormMemory<compute_t<T>> memory(c, {0, 0});
