@@ -22,47 +22,87 @@ class Backend:
         name: what :func:`backend` takes.
         ops: the ops it runs (those of ``torch.ops.cnnext`` for ``cpu``); None for ``torch``, whose ops are
             called as ``torch.nn.functional`` by ``cnnext/ops/<op>.py`` itself.
+        devices: types of the devices whose tensors it takes; None: any.
+
+    Args:
+        refuse: ``refuse(op, device, dtype)`` tells why the op cannot be run on tensors of a device among
+            ``devices``, or returns None. It is asked once for each combination.
     """
 
-    def __init__(self, name: str, ops: Any, refuse: Callable[[str, torch.device, torch.dtype], str | None]):
-        self.name, self.ops, self._refuse = name, ops, refuse
-        self._reasons: dict[tuple[str, str, torch.dtype], str | None] = {}
+    def __init__(
+        self,
+        name: str,
+        ops: Any,
+        devices: tuple[str, ...] | None,
+        refuse: Callable[[str, torch.device, torch.dtype], str | None],
+    ):
+        self.name, self.ops, self.devices, self._refuse = name, ops, devices, refuse
+        self._reasons: dict[tuple[str, torch.device, torch.dtype], str | None] = {}
 
     def __repr__(self) -> str:
         return f"<cnnext backend {self.name!r}>"
 
+    def takes(self, device: torch.device) -> bool:
+        """Whether this backend is one for tensors on ``device``."""
+        return self.devices is None or device.type in self.devices
+
     def can_run(self, op: str, device: torch.device, dtype: torch.dtype) -> str | None:
         """Return None if this backend runs ``op`` on tensors of that device and dtype, else the reason."""
-        key = (op, device.type, dtype)
+        key = (op, device, dtype)
         try:
             return self._reasons[key]
         except KeyError:
-            self._reasons[key] = self._refuse(op, device, dtype)
+            self._reasons[key] = self._refuse(op, device, dtype) if self.takes(device) else self._wrong_device(device)
             return self._reasons[key]
+
+    def _wrong_device(self, device: torch.device) -> str:
+        return f"it runs on {(self.devices or ())[0]!r}, but the tensors are on {device.type!r}"
 
 
 def _cpu_refuses(op: str, device: torch.device, dtype: torch.dtype) -> str | None:
     if library.cpu_unavailable:
         return f"the CPU library is not available: {library.cpu_unavailable}"
-    if device.type not in ("cpu", "meta"):
-        return f"it runs on the CPU, but the tensors are on {device.type!r}"
     if dtype not in DTYPES:
         return f"it has no kernels for {dtype}"
     return None
 
 
-CPU = Backend("cpu", EagerOps("cnnext"), _cpu_refuses)
-TORCH = Backend("torch", None, lambda op, device, dtype: None)
+CPU = Backend("cpu", EagerOps("cnnext"), ("cpu", "meta"), _cpu_refuses)
+TORCH = Backend("torch", None, None, lambda op, device, dtype: None)
 
-_BACKENDS = {backend.name: backend for backend in (CPU, TORCH)}
 AUTO = "auto"
+_by_name = {CPU.name: CPU, TORCH.name: TORCH}
+_automatic = [CPU, TORCH]
 _current: Backend | None = None  # None is "auto"
 _warned: set[str] = set()
 
 
+def register_backend(new: Backend, automatic: bool = True) -> None:
+    """Add a backend, so that :func:`backend` takes its name.
+
+    Args:
+        new: its ops must be registered for a namespace (:func:`cnnext.registration.register_namespace`).
+        automatic: whether it is one of :func:`backends`, tried by ``"auto"`` after those that are there and before
+            ``"torch"``. One that is not is reached by its name alone: the tests run the CUDA kernels on the CPU so.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if new.name in (AUTO, *_by_name):
+        raise ValueError(f"backend={new.name!r} is registered already")
+    _by_name[new.name] = new
+    if automatic:
+        _automatic.insert(-1, new)
+
+
 def backends() -> tuple[str, ...]:
     """Names that :func:`backend` takes, in the order in which ``"auto"`` tries them."""
-    return (AUTO, *_BACKENDS)
+    return (AUTO, *(one.name for one in _automatic))
+
+
+def registered() -> tuple[Backend, ...]:
+    """Every backend, those that only tests use too."""
+    return tuple(_by_name.values())
 
 
 def get(name: str) -> Backend:
@@ -71,9 +111,9 @@ def get(name: str) -> Backend:
     Raises:
         ValueError: there is no such backend.
     """
-    if name not in _BACKENDS:
+    if name not in _by_name:
         raise ValueError(f"backend={name!r} is unknown: choose one of {', '.join(map(repr, backends()))}")
-    return _BACKENDS[name]
+    return _by_name[name]
 
 
 def current() -> str:
@@ -132,14 +172,19 @@ def choose(op: str, tensor: torch.Tensor) -> Backend:
         if reason is not None:
             raise RuntimeError(f"backend {_current.name!r} cannot run {op}: {reason}")
         return _current
-    if CPU.can_run(op, tensor.device, tensor.dtype) is None:
-        return CPU
-    return _fall_back(op, tensor)
+    for candidate in _automatic:
+        if candidate.can_run(op, tensor.device, tensor.dtype) is None:
+            if candidate is not _automatic[0]:
+                _warn_of_those_before(candidate, op, tensor)
+            return candidate
+    raise AssertionError("torch runs everything")
 
 
-def _fall_back(op: str, tensor: torch.Tensor) -> Backend:
-    reason = CPU.can_run(op, tensor.device, tensor.dtype) or ""
-    if reason not in _warned:
-        _warned.add(reason)
-        warnings.warn(f"cnnext runs on PyTorch's own layers, for {CPU.name!r} cannot: {reason}", stacklevel=4)
-    return TORCH
+def _warn_of_those_before(chosen: Backend, op: str, tensor: torch.Tensor) -> None:
+    """Say once why a backend for the tensor's device was passed over."""
+    for passed in _automatic[: _automatic.index(chosen)]:
+        reason = passed.can_run(op, tensor.device, tensor.dtype)
+        if passed.takes(tensor.device) and reason is not None and reason not in _warned:
+            _warned.add(reason)
+            runner = "PyTorch's own layers" if chosen is TORCH else f"backend {chosen.name!r}"
+            warnings.warn(f"cnnext runs on {runner}, for {passed.name!r} cannot: {reason}", stacklevel=4)

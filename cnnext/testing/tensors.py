@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from cnnext.backends import AUTO, backends, get
+from cnnext.backends import registered
 
 GUARD = 64
 """Elements of NaN before and after a tensor: what a kernel reads out of bounds spoils its result."""
@@ -43,5 +43,4 @@ def make_tensor(
 
 def present_backends(op: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> list[str]:
     """Return the names of the backends that run ``op`` on ``device``: those a test of the op goes through."""
-    names = [name for name in backends() if name != AUTO]
-    return [name for name in names if get(name).can_run(op, torch.device(device), dtype) is None]
+    return [one.name for one in registered() if one.can_run(op, torch.device(device), dtype) is None]

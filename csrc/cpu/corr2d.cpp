@@ -1,5 +1,5 @@
 // corr2d on the CPU: checks, outputs, threads, registration.
-#include "../torch/checks.h"
+#include "../torch/corr2d_checks.h"
 #include "../torch/dispatch.h"
 #include "corr2d_kernel.h"
 #include "parallel.h"
@@ -7,17 +7,8 @@
 
 namespace cnnext {
 
-static Corr2dShape shape_of(int64_t h, int64_t w, int64_t r, int64_t s) {
-  check(r >= 1 && s >= 1 && r <= h && s <= w, "expected `kernel` of shape [", r, ", ", s,
-        "] to have at least one tap and to fit into `input` of shape [", h, ", ", w, "]");
-  return {h, w, r, s, h - r + 1, w - s + 1};
-}
-
 static Tensor corr2d(const Tensor& input, const Tensor& kernel) {
-  check_rank(input, "input", 2);
-  check_rank(kernel, "kernel", 2);
-  check_same_dtype(input, "input", kernel, "kernel");
-  const Corr2dShape shape = shape_of(input.size(0), input.size(1), kernel.size(0), kernel.size(1));
+  const Corr2dShape shape = corr2d_shape(input, kernel);
   const Tensor x = contiguous_as(input, false), taps = contiguous_as(kernel, false);
   const Tensor y = empty(x, {shape.p, shape.q});
   dispatch_floating(x, "input", [&](auto tag) {
@@ -30,11 +21,7 @@ static Tensor corr2d(const Tensor& input, const Tensor& kernel) {
 }
 
 static Tensor corr2d_backward_input(const Tensor& grad, const Tensor& kernel) {
-  check_rank(grad, "grad", 2);
-  check_rank(kernel, "kernel", 2);
-  check_same_dtype(grad, "grad", kernel, "kernel");
-  const Corr2dShape shape = shape_of(grad.size(0) + kernel.size(0) - 1, grad.size(1) + kernel.size(1) - 1,
-                                     kernel.size(0), kernel.size(1));
+  const Corr2dShape shape = corr2d_backward_input_shape(grad, kernel);
   const Tensor g = contiguous_as(grad, false), taps = contiguous_as(kernel, false);
   const Tensor grad_x = empty(g, {shape.h, shape.w});
   dispatch_floating(g, "grad", [&](auto tag) {
@@ -49,11 +36,7 @@ static Tensor corr2d_backward_input(const Tensor& grad, const Tensor& kernel) {
 }
 
 static Tensor corr2d_backward_kernel(const Tensor& grad, const Tensor& input) {
-  check_rank(grad, "grad", 2);
-  check_rank(input, "input", 2);
-  check_same_dtype(grad, "grad", input, "input");
-  const Corr2dShape shape = shape_of(input.size(0), input.size(1), input.size(0) - grad.size(0) + 1,
-                                     input.size(1) - grad.size(1) + 1);
+  const Corr2dShape shape = corr2d_backward_kernel_shape(grad, input);
   const Tensor g = contiguous_as(grad, false), x = contiguous_as(input, false);
   const Tensor grad_kernel = empty(g, {shape.r, shape.s});
   dispatch_floating(g, "grad", [&](auto tag) {

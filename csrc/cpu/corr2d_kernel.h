@@ -3,14 +3,10 @@
 
 #include <cstdint>
 
+#include "../common/corr2d_shape.h"
 #include "simd/isa.h"
 
 namespace cnnext {
-
-// x [h, w], kernel [r, s], y [p, q] with p = h − r + 1 and q = w − s + 1; all dense, row by row.
-struct Corr2dShape {
-  int64_t h, w, r, s, p, q;
-};
 
 template <typename T>
 struct Corr2dKernels {
