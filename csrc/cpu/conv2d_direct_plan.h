@@ -96,7 +96,7 @@ inline void plan_gather_band(GatherPlan& plan, int64_t compute_size) {
     plan.phase_pitch = ((cols - 1) * plan.w.source_step + reach + 1) * plan.vector;
     plan.row_pitch = plan.phase_pitch;
   } else {
-    plan.phase_pitch = round_up(round_up(cols, plan.vector) + reach / plan.w.source_step + 1, plan.vector);
+    plan.phase_pitch = round_up<int64_t>(cols + reach / plan.w.source_step + 1, 4);
     plan.row_pitch = plan.phase_pitch * plan.w.source_step;
   }
   const int64_t row_bytes = plan.row_pitch * plan.h.source_step * in * compute_size;

@@ -17,7 +17,7 @@ struct TapsJob {
   const C* grad;
   int64_t grad_row, grad_step, grad_channel;
   int64_t rows, cols;  // cols: vectors or pixels, as the steps
-  int64_t last;        // pixels only: lanes in use of a row's last vector
+  int64_t last;        // lanes in use of a row's last vector; all of them unless the lanes are pixels
 
   // Rows whose products are summed in registers before they meet the sums in memory: chains of additions that
   // are much longer have larger errors than those of torch.
@@ -31,31 +31,38 @@ struct TapsJob {
 template <typename C>
 static void add_grad(const TapsJob<C>& job, const C* grad, C* sum) {
   Vec<C> total[4] = {};
+  const int64_t whole = job.cols - (job.last < kLanes<C> ? 1 : 0);
   for (int64_t row = 0; row < job.rows; ++row, grad += job.grad_row) {
     int64_t col = 0;
-    for (; col + 4 <= job.cols; col += 4) {
+    for (; col + 4 <= whole; col += 4) {
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) total[i] += load(grad + (col + i) * job.grad_step);
     }
-    for (; col < job.cols; ++col) total[0] += load(grad + col * job.grad_step);
+    for (; col < whole; ++col) total[0] += load(grad + col * job.grad_step);
+    if (col < job.cols) total[1] += load_first(grad + col * job.grad_step, job.last);
   }
   store(sum, load(sum) + ((total[0] + total[1]) + (total[2] + total[3])));
 }
 
 // ---- lanes over pixels, or over channels that do not mix ----
 
-// sum[k][t] += grad[k] · x[t] at column `at`. Lanes past a row's end hold other columns of x, perhaps Inf or
-// NaN, which must not meet the zero that stands there for the gradient: the mask clears them.
-template <typename C, int kChannels, int kTaps, bool kMasked>
+// sum[k][t] += grad[k] · x[t] at column `at`. Lanes past a row's end hold other pixels, of x and of the
+// gradient, perhaps Inf or NaN: in the row's last vector both are cleared.
+template <typename C, int kChannels, int kTaps, bool kLast>
 CNNEXT_INLINE void add_products(Vec<C> (&sum)[kChannels][kTaps], const C* const (&x)[kTaps], int64_t x_at,
-                                const C* grad, int64_t grad_channel, Mask<C> mask) {
+                                const C* grad, int64_t grad_channel, int64_t last, Mask<C> mask) {
   Vec<C> g[kChannels];
 #pragma GCC unroll 4
-  for (int k = 0; k < kChannels; ++k) g[k] = load(grad + k * grad_channel);
+  for (int k = 0; k < kChannels; ++k) {
+    const C* at = grad + k * grad_channel;
+    g[k] = kLast ? load_first(at, last) : load(at);
+  }
 #pragma GCC unroll 9
   for (int t = 0; t < kTaps; ++t) {
     Vec<C> tap = load(x[t] + x_at);
-    if constexpr (kMasked) tap = select<C>(mask, tap, Vec<C>{});
+    if constexpr (kLast) tap = select<C>(mask, tap, Vec<C>{});
+    // Most taps straddle two cache lines; g++ would else load them again for each channel.
+    in_register(tap);
 #pragma GCC unroll 4
     for (int k = 0; k < kChannels; ++k) sum[k][t] = g[k] * tap + sum[k][t];
   }
@@ -87,9 +94,9 @@ static void taps_tile(const TapsJob<C>& job, const int64_t* offsets, C* sums, in
       const C* grad = job.grad + row * job.grad_row;
       int64_t at = row * job.x_row;
       for (int64_t col = 0; col < unmasked; ++col, at += job.x_step, grad += job.grad_step) {
-        add_products<C, kChannels, kTaps, false>(sum, x, at, grad, job.grad_channel, mask);
+        add_products<C, kChannels, kTaps, false>(sum, x, at, grad, job.grad_channel, job.last, mask);
       }
-      if (!kDepthwise) add_products<C, kChannels, kTaps, true>(sum, x, at, grad, job.grad_channel, mask);
+      if (!kDepthwise) add_products<C, kChannels, kTaps, true>(sum, x, at, grad, job.grad_channel, job.last, mask);
     }
     add_to_memory<C>(sum, sums, sums_channel);
   }

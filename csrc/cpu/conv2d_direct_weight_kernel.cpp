@@ -49,17 +49,21 @@ static void add_pixels_band(const WeightGradJob<T, C>& job, TapsJob<C> taps, int
                             ImageView<const T> image) {
   const WeightGradPlan& plan = job.plan;
   GatherPlan rows = plan.grad;
-  taps.grad = job.packed_grad;
-  taps.grad_channel = rows.plane;
+  taps.grad_channel = plan.grad_in_place ? image.channel : rows.plane;
+  taps.grad_row = plan.grad_in_place ? image.row : rows.row_pitch;
   for (int64_t k = 0; k < plan.k; k += rows.in) {
     rows.in = taps_block(plan.k - k);
-    for (int64_t row = 0; row < taps.rows; ++row)
-      pack_row(rows, image, row, true, job.packed_grad + row * rows.row_pitch);
+    if constexpr (sizeof(T) == sizeof(C)) taps.grad = image.data;
+    if (!plan.grad_in_place) {
+      for (int64_t row = 0; row < taps.rows; ++row)
+        pack_row(rows, image, row, true, job.packed_grad + row * rows.row_pitch);
+      taps.grad = job.packed_grad;
+    }
     image.data += rows.in * image.channel;
     const int64_t block = step * plan.blocks + k;
     C* sums = job.sums + block * plan.taps() * plan.x.vector;
     for (int64_t i = 0; i < rows.in; ++i) {
-      add_grad(taps, job.packed_grad + i * rows.plane, job.bias_sums + (block + i) * plan.x.vector);
+      add_grad(taps, taps.grad + i * taps.grad_channel, job.bias_sums + (block + i) * plan.x.vector);
     }
     if (rows.in == 1) taps_tiles<C, 1, false>(taps, job.lists.offsets, plan.taps(), sums);
     if (rows.in == 2) taps_tiles<C, 2, false>(taps, job.lists.offsets, plan.taps(), sums);
@@ -118,9 +122,8 @@ static void add_unit(const WeightGradJob<T, C>& job, int64_t unit, bool first_un
   const bool pixels = plan.lanes == DirectLanes::pixels;
   taps.cols = pixels ? ceil_div(x.w.out, x.vector) : x.w.out;
   taps.x_step = pixels ? x.vector : depthwise ? x.w.source_step * x.vector : 1;
-  taps.grad_row = grad.row_pitch;
   taps.grad_step = x.vector;
-  taps.last = x.w.out - (taps.cols - 1) * x.vector;
+  taps.last = pixels ? x.w.out - (taps.cols - 1) * x.vector : x.vector;
   for (int64_t step = 0; step < x.steps(); ++step) {
     pack_band(x, image, step, first, taps.rows, x.bands > 1 || (first_unit && step == 0), job.packed_x);
     if (pixels) {

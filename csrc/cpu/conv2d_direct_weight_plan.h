@@ -14,7 +14,7 @@ struct WeightGradPlan {
   GatherPlan x, grad;  // the packed bands: x as the forward pass reads it, grad by rows of pixels
   DirectLanes lanes;
   int64_t k, c;          // of a group
-  bool grad_in_place;    // channels lanes: the gradient is read where it lies
+  bool grad_in_place;    // the gradient is read where it lies
   int64_t chunks;        // fixed by the shape
   int64_t blocks, sums;  // blocks of output channels of a step, and sums of a chunk, of the compute type
   int64_t grad_size;
@@ -71,8 +71,11 @@ inline WeightGradPlan plan_weight_grad(const Conv2dShape& shape, bool grad_chann
   plan.lanes = weight_grad_lanes(plan.x, plan.k, grad_channels_last);
   plan.x.lanes = plan.lanes;
   plan.grad = plan_grad_rows(plan.x, plan.lanes, plan.k, grad_channels_last);
-  plan.grad_in_place = plan.lanes == DirectLanes::channels && plan.grad.source_channels_last &&
-                       !narrow_storage && plan.k % vector == 0;
+  const bool lies_ready = plan.lanes == DirectLanes::pixels
+                              ? !plan.grad.source_channels_last
+                              : plan.lanes == DirectLanes::channels && plan.grad.source_channels_last &&
+                                    plan.k % vector == 0;
+  plan.grad_in_place = lies_ready && !narrow_storage;
   const int64_t pixels = shape.n * shape.p * shape.q;
   plan.chunks = smaller(smaller(plan.x.units(), kMostChunks), larger<int64_t>(1, pixels / kFewestPixels));
   plan.blocks = plan.lanes == DirectLanes::pixels ? plan.k : ceil_div(plan.k, vector);

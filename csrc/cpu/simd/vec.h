@@ -49,6 +49,16 @@ CNNEXT_INLINE Vec<T> broadcast(T value) {
   return value - Vec<T>{};
 }
 
+// Holds v in a register from here on: the compiler may else read it from memory again at each use.
+template <typename V>
+CNNEXT_INLINE void in_register(V& v) {
+#if defined(__x86_64__)
+  asm("" : "+v"(v));
+#elif defined(__aarch64__)
+  asm("" : "+w"(v));
+#endif
+}
+
 template <typename T>
 CNNEXT_INLINE Vec<T> select(Mask<T> mask, Vec<T> if_true, Vec<T> if_false) {
   return mask ? if_true : if_false;
@@ -201,6 +211,14 @@ CNNEXT_INLINE Vec<compute_t<S>> load_first(const S* p, int64_t n) {
   } else if constexpr (__is_same(S, double)) {
     return reinterpret_cast<Vec<double>>(_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), p));
   } else
+#elif defined(__AVX2__)
+  if constexpr (__is_same(S, float)) {
+    return reinterpret_cast<Vec<float>>(
+        _mm256_maskload_ps(p, reinterpret_cast<__m256i>(first_lanes<float>(n))));
+  } else if constexpr (__is_same(S, double)) {
+    return reinterpret_cast<Vec<double>>(
+        _mm256_maskload_pd(p, reinterpret_cast<__m256i>(first_lanes<double>(n))));
+  } else
 #endif
   {
     Vec<compute_t<S>> v{};
@@ -218,6 +236,14 @@ CNNEXT_INLINE void store_first(S* p, Vec<compute_t<S>> v, int64_t n) {
     return;
   } else if constexpr (__is_same(S, double)) {
     _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << n) - 1), reinterpret_cast<__m512d>(v));
+    return;
+  }
+#elif defined(__AVX2__)
+  if constexpr (__is_same(S, float)) {
+    _mm256_maskstore_ps(p, reinterpret_cast<__m256i>(first_lanes<float>(n)), reinterpret_cast<__m256>(v));
+    return;
+  } else if constexpr (__is_same(S, double)) {
+    _mm256_maskstore_pd(p, reinterpret_cast<__m256i>(first_lanes<double>(n)), reinterpret_cast<__m256d>(v));
     return;
   }
 #endif
