@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from types import TracebackType
@@ -56,7 +57,9 @@ class Backend:
             return self._reasons[key]
 
     def _wrong_device(self, device: torch.device) -> str:
-        return f"it runs on {(self.devices or ())[0]!r}, but the tensors are on {device.type!r}"
+        home = (self.devices or ())[0]
+        needs = "it needs a GPU" if home == "cuda" else f"it runs on {home!r}"
+        return f"{needs}, but the tensors are on {device.type!r}"
 
 
 def _cpu_refuses(op: str, device: torch.device, dtype: torch.dtype) -> str | None:
@@ -67,7 +70,19 @@ def _cpu_refuses(op: str, device: torch.device, dtype: torch.dtype) -> str | Non
     return None
 
 
+def _triton_refuses(op: str, device: torch.device, dtype: torch.dtype) -> str | None:
+    from cnnext import triton  # only when asked for, for it imports the compiler
+
+    return triton.refuse(op, device, dtype)
+
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "on", "true", "yes", "y")
+"""Whether Triton's kernels run in its interpreter: slowly, and on the CPU too. Then ``"auto"`` passes them over."""
+
 CPU = Backend("cpu", EagerOps("cnnext"), ("cpu", "meta"), _cpu_refuses)
+TRITON = Backend(
+    "triton", EagerOps("cnnext_triton"), ("cuda", "cpu", "meta") if INTERPRETED else ("cuda",), _triton_refuses
+)
 TORCH = Backend("torch", None, None, lambda op, device, dtype: None)
 
 AUTO = "auto"
@@ -93,6 +108,9 @@ def register_backend(new: Backend, automatic: bool = True) -> None:
     _by_name[new.name] = new
     if automatic:
         _automatic.insert(-1, new)
+
+
+register_backend(TRITON, automatic=not INTERPRETED)
 
 
 def backends() -> tuple[str, ...]:
@@ -124,8 +142,9 @@ def current() -> str:
 class backend:  # noqa: N801  (used like torch.no_grad: a function that is also a context manager)
     """Choose who runs the ops, from here on or for the length of a ``with`` block.
 
-    ``"cpu"`` is the C++ implementation, ``"torch"`` is PyTorch's own layers (oneDNN, cuDNN), and ``"auto"``, the
-    default, takes the first of :func:`backends` that can run the case and says once why another was passed over.
+    ``"cpu"`` is the C++ implementation, ``"triton"`` that in Triton, ``"torch"`` is PyTorch's own layers (oneDNN,
+    cuDNN), and ``"auto"``, the default, takes the first of :func:`backends` that can run the case and says once why
+    another was passed over.
     The choice is one for the whole process, like ``torch.set_num_threads``.
 
     Args:

@@ -49,7 +49,7 @@ def declare(*specs: OpSpec) -> None:
 
 
 def register_namespace(namespace: str) -> None:
-    """Register every declared op for ``namespace``, whose schemas must have been defined before."""
+    """Register every declared op whose schema has been defined for ``namespace``."""
     NAMESPACES.append(namespace)
     for spec in SPECS.values():
         _register(spec, namespace)
@@ -58,6 +58,8 @@ def register_namespace(namespace: str) -> None:
 def _register(spec: OpSpec, namespace: str) -> None:
     qualified = f"{namespace}::{spec.name}"
     ops = getattr(torch.ops, namespace)
+    if not hasattr(ops, spec.name):
+        return
     torch.library.register_fake(qualified, spec.fake)
     if spec.backward is not None:
         backward = spec.backward

@@ -3,12 +3,16 @@
 Every fresh output and workspace is filled with NaN, so that a result a kernel forgot to write is seen. A test that asks
 for ``backend`` runs once for each backend that is present for the op its module names as ``OP``, with it in force,
 unless the test chooses its own by ``parametrize``. Where g++ and CUDA's headers are, one of them is ``emulated``: the
-CUDA kernels on the CPU.
+CUDA kernels on the CPU. Where there is no GPU, Triton's kernels run in its interpreter.
 """
 
 import os
 
+import torch
+
 os.environ.setdefault("CNNEXT_POISON", "1")  # read when the library is loaded, so before the imports
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported, which cnnext's import brings about
 
 import emulated  # noqa: E402
 import pytest  # noqa: E402

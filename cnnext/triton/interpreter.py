@@ -1,0 +1,50 @@
+"""Two corrections of Triton's interpreter, so that a kernel computes under it what it computes when compiled.
+
+The interpreter keeps bfloat16 as its bits in ``uint16``. It truncates where a compiled cast rounds to nearest even,
+and multiplies the bits themselves in ``tl.dot``. Used only where ``TRITON_INTERPRET=1``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import triton.language as tl
+from triton.runtime import interpreter
+
+
+def correct() -> None:
+    """Replace the casts from and to bfloat16, and the matrix product, of the interpreter."""
+    builder: Any = interpreter.InterpreterBuilder
+    cast, dot = builder.cast_impl, builder.create_dot
+
+    def cast_impl(self: Any, source: Any, target: Any) -> Any:
+        to = target.scalar
+        if source.dtype.scalar == tl.bfloat16:
+            wide = interpreter.TensorHandle(_to_float(source.data), tl.float32)
+            return wide if to == tl.float32 else cast(self, wide, target)
+        if to == tl.bfloat16:
+            return interpreter.TensorHandle(_to_bfloat16(source.data), tl.bfloat16)
+        return cast(self, source, target)
+
+    def create_dot(self: Any, a: Any, b: Any, *others: Any) -> Any:
+        return dot(self, _widened(a), _widened(b), *others)
+
+    builder.cast_impl, builder.create_dot = cast_impl, create_dot
+
+
+def _widened(handle: Any) -> Any:
+    if handle.dtype.scalar != tl.bfloat16:
+        return handle
+    return interpreter.TensorHandle(_to_float(handle.data), tl.float32)
+
+
+def _to_float(bits: np.ndarray) -> np.ndarray:
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def _to_bfloat16(values: np.ndarray) -> np.ndarray:
+    """Bits of the nearest bfloat16, of two equally near ones the even one; a NaN stays one."""
+    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)

@@ -1,0 +1,162 @@
+"""Launching a kernel: the choice of a config, the next one where it fails, and a record of launches for compilers."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import triton
+from torch.library import wrap_triton
+from triton.errors import TritonError
+
+from cnnext.triton import target
+from cnnext.triton.target import Target
+
+Hints = tuple[int, ...]
+
+
+@dataclass(eq=False)
+class Kernel:
+    """A jitted function and the configs that it may run with.
+
+    Args:
+        function: decorated with ``triton.jit``.
+        configs: all that may be tried.
+        fits: ``fits(config, target, itemsize)`` says whether a target's limits allow a config.
+        cost: ``cost(config, target, hints)``: the config with the least is the heuristic's choice.
+    """
+
+    function: Any
+    configs: tuple[triton.Config, ...]
+    fits: Callable[[triton.Config, Target, int], bool] = lambda config, target, itemsize: True
+    cost: Callable[[triton.Config, Target, Hints], float] = lambda config, target, hints: 0.0
+    _ranked: dict[Any, list[triton.Config]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Name of the function."""
+        return self.function.__name__
+
+    def ranked(self, on: Target, itemsize: int, hints: Hints) -> list[triton.Config]:
+        """The configs that fit, in the order in which to try them; at least one.
+
+        The interpreter pays per operation, not per element: there the largest tiles come first.
+        """
+        key = (on, itemsize, hints)
+        if key not in self._ranked:
+            fitting = [config for config in self.configs if self.fits(config, on, itemsize)]
+            if on is target.INTERPRETER:
+                self._ranked[key] = sorted(fitting, key=_elements, reverse=True)
+            else:
+                self._ranked[key] = sorted(fitting, key=lambda config: self.cost(config, on, hints))
+            assert fitting, f"no config of {self.name} fits {on}"
+        return self._ranked[key]
+
+
+def _elements(config: triton.Config) -> int:
+    product = 1
+    for value in config.kwargs.values():
+        product *= value
+    return product
+
+
+@dataclass
+class Launch:
+    """A launch that was recorded instead of made: what a compiler needs to know."""
+
+    kernel: Kernel
+    arguments: dict[str, Any]
+    constants: dict[str, Any]
+    configs: list[triton.Config]
+
+
+_recorded: list[Launch] | None = None
+_recording_for: Target | None = None
+
+
+@contextlib.contextmanager
+def recording(on: Target) -> Iterator[list[Launch]]:
+    """Record the launches of the block, with the configs in the order for target ``on``, instead of making them."""
+    global _recorded, _recording_for
+    _recorded, _recording_for = [], on
+    try:
+        yield _recorded
+    finally:
+        _recorded = _recording_for = None
+
+
+def target_of(tensor: torch.Tensor) -> Target:
+    """The target that kernels over ``tensor`` are launched on."""
+    return _recording_for or target.of_device(tensor.device)
+
+
+def launch(
+    kernel: Kernel,
+    like: torch.Tensor,
+    grid: Callable[[dict[str, int]], tuple[int, ...]],
+    arguments: dict[str, Any],
+    constants: dict[str, Any],
+    hints: Hints = (),
+) -> None:
+    """Run ``kernel`` on the device of ``like``.
+
+    Args:
+        kernel: what to run.
+        like: a tensor on the device, in the dtype that decides how much shared memory a tile takes.
+        grid: number of programs, from the config's values.
+        arguments: tensors (or None) and sizes, by name.
+        constants: compile-time constants besides those of the config, by name.
+        hints: sizes on which the choice of the config depends.
+
+    Raises:
+        RuntimeError: no config can be compiled and run; the text names kernel, configs and target.
+    """
+    on = target_of(like)
+    configs = kernel.ranked(on, like.element_size(), hints)
+    if _recorded is not None:
+        _recorded.append(Launch(kernel, arguments, constants, configs))
+        return
+    with _on_device(like):
+        _run_first_that_can(kernel, configs, on, grid, {**arguments, **constants})
+
+
+def _on_device(tensor: torch.Tensor) -> Any:
+    if tensor.device.type != "cuda" or not torch.cuda.is_available():
+        return contextlib.nullcontext()
+    return torch.cuda.device(tensor.device)
+
+
+_proved: set[tuple[str, str, Target]] = set()
+_failed: dict[tuple[str, str, Target], str] = {}
+
+
+def _run_first_that_can(
+    kernel: Kernel,
+    configs: list[triton.Config],
+    on: Target,
+    grid: Callable[[dict[str, int]], tuple[int, ...]],
+    values: dict[str, Any],
+) -> None:
+    run: Any = wrap_triton(kernel.function)
+    reasons = []
+    for config in configs:
+        key = (kernel.name, str(config), on)
+        if key in _failed:
+            reasons.append(_failed[key])
+            continue
+        try:
+            run[grid(config.kwargs)](**values, **config.all_kwargs())
+        except (TritonError, RuntimeError) as error:
+            if on is target.INTERPRETER or key in _proved:
+                raise
+            _failed[key] = f"{kernel.name} cannot run with [{config}] on {on.name} ({on.capability}): {error}"
+            warnings.warn(f"{_failed[key]}; the next config is tried", RuntimeWarning, stacklevel=3)
+            reasons.append(_failed[key])
+        else:
+            _proved.add(key)
+            return
+    raise RuntimeError("\n".join(reasons))
