@@ -28,7 +28,10 @@ class EagerOps:
         self._namespace = namespace
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        call = _short_call(SPECS[name], getattr(getattr(torch.ops, self._namespace), name).default, self)
+        op: Callable[..., Any] = getattr(getattr(torch.ops, self._namespace), name).default
+        if torch.compiler.is_compiling():  # the first use of all: a Function cannot be made while it is traced
+            return op
+        call = _short_call(SPECS[name], op, self)
         setattr(self, name, call)
         return call
 
