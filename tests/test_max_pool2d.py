@@ -3,6 +3,7 @@ import contextlib
 import pytest
 import torch
 import torch.nn.functional as torch_functional
+from ours import own_backends, own_namespaces
 
 import cnnext
 import cnnext.functional as F
@@ -81,12 +82,11 @@ def test_nan_infinity_and_ties_go_where_torch_puts_them(backend):
 @pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "channels_last"])
 @pytest.mark.parametrize("fill", [1.0, 0.0, -torch.inf, torch.inf, torch.nan], ids=str)
 @pytest.mark.parametrize(("shape", "arguments"), CASES[:-1])
-def test_equal_values_have_the_index_of_torch(shape, arguments, fill, channels_last):
+def test_equal_values_have_the_index_of_torch(shape, arguments, fill, channels_last, backend):
     x = torch.full(shape, fill)
     if channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
-    with cnnext.backend("cpu"):
-        ours = F.max_pool2d(x, **arguments, return_indices=True)
+    ours = F.max_pool2d(x, **arguments, return_indices=True)
     theirs = torch_functional.max_pool2d(x, **arguments, return_indices=True)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
 
@@ -94,13 +94,12 @@ def test_equal_values_have_the_index_of_torch(shape, arguments, fill, channels_l
 @pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "channels_last"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("shape", "arguments"), CASES[:-1])
-def test_scattered_nan_and_infinity(shape, arguments, dtype, channels_last):
+def test_scattered_nan_and_infinity(shape, arguments, dtype, channels_last, backend):
     x = make_tensor(shape, dtype, channels_last=channels_last).round()
     kind = torch.randint(0, 12, shape, generator=torch.Generator().manual_seed(5))
     for value, number in ((torch.nan, 0), (torch.inf, 1), (-torch.inf, 2)):
         x[kind == number] = value
-    with cnnext.backend("cpu"):
-        ours = F.max_pool2d(x, **arguments, return_indices=True)
+    ours = F.max_pool2d(x, **arguments, return_indices=True)
     theirs = torch_functional.max_pool2d(x, **arguments, return_indices=True)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
 
@@ -118,15 +117,14 @@ def test_bits_do_not_depend_on_the_threads(shape, arguments, channels_last):
         assert all(map(torch.equal, results[0], other))
 
 
-def test_compiles_as_one_graph():
+def test_compiles_as_one_graph(backend):
     def step(x):
         output, index = F.max_pool2d(x, 3, 2, 1, return_indices=True)
         return (output * index).sum()
 
     x = make_tensor((2, 3, 9, 8), requires_grad=True)
-    with cnnext.backend("cpu"):
-        (expected,) = torch.autograd.grad(step(x), x)
-        (ours,) = torch.autograd.grad(torch.compile(step, fullgraph=True, backend="aot_eager")(x), x)
+    (expected,) = torch.autograd.grad(step(x), x)
+    (ours,) = torch.autograd.grad(torch.compile(step, fullgraph=True, backend="aot_eager")(x), x)
     assert torch.equal(ours, expected)
 
 
@@ -136,27 +134,29 @@ def test_unbatched_and_non_contiguous(backend):
 
 
 @pytest.mark.parametrize("arguments", [CASES[0][1], CASES[2][1], CASES[4][1]], ids=str)
-def test_derivatives_of_every_order(arguments):
+def test_derivatives_of_every_order(arguments, backend):
     x = make_tensor((1, 2, 8, 7), torch.float64, requires_grad=True)
-    with cnnext.backend("cpu"):
-        assert torch.autograd.gradcheck(lambda x: F.max_pool2d(x, **arguments), (x,))
-        assert torch.autograd.gradgradcheck(lambda x: F.max_pool2d(x, **arguments), (x,))
+    assert torch.autograd.gradcheck(lambda x: F.max_pool2d(x, **arguments), (x,))
+    assert torch.autograd.gradgradcheck(lambda x: F.max_pool2d(x, **arguments), (x,))
 
 
+@pytest.mark.parametrize("namespace", own_namespaces(OP))
 @pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "channels_last"])
-def test_opcheck(channels_last):
+def test_opcheck(channels_last, namespace):
+    ops = getattr(torch.ops, namespace)
     x = make_tensor((2, 3, 8, 7), channels_last=channels_last, requires_grad=True)
     window = ((3, 2), (2, 2), (1, 0), (1, 1))
-    output, tap = torch.ops.cnnext.max_pool2d(x, *window, False)
+    output, tap = ops.max_pool2d(x, *window, False)
     grad = output.detach().requires_grad_()
-    torch.library.opcheck(torch.ops.cnnext.max_pool2d.default, (x, *window, False))
-    torch.library.opcheck(torch.ops.cnnext.max_pool2d_backward.default, (grad, tap, x.shape, *window))
-    torch.library.opcheck(torch.ops.cnnext.max_pool2d_gather.default, (x, tap, *window))
+    torch.library.opcheck(ops.max_pool2d.default, (x, *window, False))
+    torch.library.opcheck(ops.max_pool2d_backward.default, (grad, tap, x.shape, *window))
+    torch.library.opcheck(ops.max_pool2d_gather.default, (x, tap, *window))
 
 
 IMAGE = torch.ones(1, 2, 8, 8)
 
 
+@pytest.mark.parametrize("backend", own_backends(OP), indirect=True)
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
@@ -172,14 +172,15 @@ IMAGE = torch.ones(1, 2, 8, 8)
         ((IMAGE.long(), 2), RuntimeError, "int64"),
     ],
 )
-def test_refusals(arguments, error, words):
-    with cnnext.backend("cpu"), pytest.raises(error, match=words):
+def test_refusals(arguments, error, words, backend):
+    with pytest.raises(error, match=words):
         F.max_pool2d(*arguments)
 
 
 WINDOW = ((2, 2), (2, 2), (0, 0), (1, 1))
 
 
+@pytest.mark.parametrize("namespace", own_namespaces(OP))
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -195,14 +196,16 @@ WINDOW = ((2, 2), (2, 2), (0, 0), (1, 1))
     ],
     ids=lambda arguments: str(arguments[1:]),
 )
-def test_op_refuses_nonsense(arguments):
+def test_op_refuses_nonsense(arguments, namespace):
     with pytest.raises(RuntimeError, match="expected"):
-        torch.ops.cnnext.max_pool2d(*arguments)
+        getattr(torch.ops, namespace).max_pool2d(*arguments)
 
 
-def test_backward_ops_refuse_what_does_not_fit():
-    backward, gather = torch.ops.cnnext.max_pool2d_backward, torch.ops.cnnext.max_pool2d_gather
-    output, tap = torch.ops.cnnext.max_pool2d(IMAGE, *WINDOW, False)
+@pytest.mark.parametrize("namespace", own_namespaces(OP))
+def test_backward_ops_refuse_what_does_not_fit(namespace):
+    ops = getattr(torch.ops, namespace)
+    backward, gather = ops.max_pool2d_backward, ops.max_pool2d_gather
+    output, tap = ops.max_pool2d(IMAGE, *WINDOW, False)
     for size in ([1, 2, 5, 8], [1, 3, 8, 8], [1, 2, 8], [1, 2, 8, -8], [1, 2, 8, 2**62]):
         with pytest.raises(RuntimeError, match="expected"):
             backward(output, tap, size, *WINDOW)
@@ -213,15 +216,17 @@ def test_backward_ops_refuse_what_does_not_fit():
             gather(IMAGE, other, *WINDOW)
 
 
+@pytest.mark.parametrize("namespace", own_namespaces(OP))
 @pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "channels_last"])
-def test_a_tap_outside_the_window_takes_and_gives_nothing(channels_last):
+def test_a_tap_outside_the_window_takes_and_gives_nothing(channels_last, namespace):
+    ops = getattr(torch.ops, namespace)
     x = make_tensor((1, 2, 8, 8), channels_last=channels_last)
-    output, tap = torch.ops.cnnext.max_pool2d(x, (3, 3), (2, 2), (1, 1), (1, 1), False)
+    output, tap = ops.max_pool2d(x, (3, 3), (2, 2), (1, 1), (1, 1), False)
     window = ((3, 3), (2, 2), (1, 1), (1, 1))
     tap.fill_(200)
-    assert not torch.ops.cnnext.max_pool2d_gather(x, tap, *window).any()
-    assert not torch.ops.cnnext.max_pool2d_backward(output, tap, x.shape, *window).any()
+    assert not ops.max_pool2d_gather(x, tap, *window).any()
+    assert not ops.max_pool2d_backward(output, tap, x.shape, *window).any()
     tap.fill_(0)  # the upper left tap, which the windows at the upper and left edge do not have
-    gathered = torch.ops.cnnext.max_pool2d_gather(x, tap, *window)
+    gathered = ops.max_pool2d_gather(x, tap, *window)
     assert not gathered[..., 0, :].any()
     assert torch.equal(gathered[..., 1:, 1:], x[..., 1:7:2, 1:7:2])
