@@ -13,5 +13,5 @@ def own_backends(op):
 
 def own_namespaces(op):
     """The namespaces with kernels for ``op`` on CPU tensors, so that ``torch.ops.<namespace>.<op>`` can be called."""
-    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
-    return [namespace for namespace in NAMESPACES if has_kernel(f"{namespace}::{op}", "CPU")]
+    names = [namespace for namespace in NAMESPACES if hasattr(getattr(torch.ops, namespace), op)]
+    return [name for name in names if torch._C._dispatch_has_kernel_for_dispatch_key(f"{name}::{op}", "CPU")]
