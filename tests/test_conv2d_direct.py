@@ -31,6 +31,12 @@ CASES = [
     Conv2dCase("depthwise, stride 2, dilation 2", (1, 19, 15, 18), 19, 3, 2, 2, 2, groups=19),
     Conv2dCase("depthwise with a multiplier", (1, 6, 9, 10), 18, 3, padding=1, groups=6),
     Conv2dCase("groups", (2, 12, 9, 17), 20, 3, padding=1, groups=4),
+    Conv2dCase("lanes over images, the last vector not full", (31, 4, 7, 6), 7, 3, padding=1),
+    Conv2dCase(
+        "lanes over images, groups and dilation", (9, 6, 5, 5), 10, (2, 3), padding=(1, 2), dilation=2, groups=2
+    ),
+    Conv2dCase("lanes over images, padding beyond the kernel", (19, 2, 5, 6), 3, 2, padding=3),
+    Conv2dCase("lanes over images, sums in several segments", (16, 16, 10, 10), 6, 5, padding=4),
 ]
 
 
@@ -73,10 +79,11 @@ def test_a_value_reaches_only_the_taps_that_see_it(out, channels_last):
 
 
 @pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "channels_last"])
-@pytest.mark.parametrize("case", [CASES[0], CASES[2], CASES[12]], ids=str)
+@pytest.mark.parametrize("case", [CASES[0], CASES[2], CASES[12], CASES[16]], ids=str)
 def test_gives_the_same_bits_for_every_number_of_threads(case, channels_last):
-    n, c, _, _ = case.input
-    x = make_tensor((16 * n, c, 40, 44), torch.float32, channels_last=channels_last, seed=1)
+    n, c, h, w = case.input
+    size = (40, 44) if n < 16 else (h, w)
+    x = make_tensor((16 * n, c, *size), torch.float32, channels_last=channels_last, seed=1)
     weight = case.tensors(torch.float32)[1].requires_grad_()
     results = []
     threads = torch.get_num_threads()

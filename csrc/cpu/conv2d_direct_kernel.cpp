@@ -10,6 +10,7 @@
 // on every call, so the sum over channels and taps should stay in the hundreds.
 #include "conv2d_direct_kernel.h"
 
+#include "conv2d_direct_images.h"
 #include "conv2d_direct_pack.h"
 #include "conv2d_direct_tile.h"
 
@@ -36,6 +37,7 @@ static int64_t block_width(const GatherPlan& plan, int64_t channel) {
   if (plan.lanes == DirectLanes::pixels) {
     return pixels_block(plan.out - channel, plan.band_rows * ceil_div(plan.w.count(0), plan.vector));
   }
+  if (plan.lanes == DirectLanes::images) return pixels_block(plan.out - channel, vectors_per_tile(6));
   if (plan.lanes == DirectLanes::depthwise) return plan.vector;
   return smaller(2 * plan.vector, plan.out_padded - channel);
 }
@@ -195,6 +197,32 @@ static void compute_band(const GatherJob<T, C>& job, int64_t step, T* image, int
   }
 }
 
+// Vectors of images [begin, end), each with all its groups.
+template <typename T, typename C>
+static void gather_images(const GatherJob<T, C>& job, int64_t begin, int64_t end) {
+  const GatherPlan& plan = job.plan;
+  const int64_t source_plane = plan.h.source * plan.w.source, out_plane = plan.h.out * plan.w.out;
+  const int64_t source_size = plan.groups * plan.in * source_plane,
+                out_size = plan.groups * plan.out * out_plane;
+  fill_zero(job.packed_source, plan.source_size);
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const int64_t first = unit * plan.vector, images = smaller(plan.vector, plan.n - first);
+    const T* source = job.source + first * source_size;
+    T* out = job.out + first * out_size;
+    for (int64_t group = 0; group < plan.groups; ++group, source += plan.in * source_plane) {
+      pack_images(plan, source, source_size, images, job.packed_source);
+      const C* weight = job.packed_weight + group * plan.weight_step;
+      for (int64_t block = 0, width; block < plan.out; block += width, out += width * out_plane) {
+        width = block_width(plan, block);
+        const C* bias = job.packed_bias + group * plan.bias_step + block;
+        images_block<C>({plan, job.packed_source, weight, bias, job.totals, job.buffer}, width);
+        unpack_images(job.buffer, width, out_plane, out, out_size, images);
+        weight += plan.in * plan.taps() * width;
+      }
+    }
+  }
+}
+
 template <typename T>
 static void gather(const GatherPlan& plan, const T* source, const T* weight, const T* bias, T* out,
                    void* scratch, int64_t begin, int64_t end) {
@@ -209,6 +237,7 @@ static void gather(const GatherPlan& plan, const T* source, const T* weight, con
                          packed_bias, totals, packed_source, buffer, counts, counts + plan.phases()};
   pack_weights(job);
   pack_bias(job);
+  if (plan.lanes == DirectLanes::images) return gather_images(job, begin, end);
   list_offsets(job);
   const bool depthwise = plan.lanes == DirectLanes::depthwise;
   const int64_t source_channels = plan.groups * plan.in, step_channels = depthwise ? plan.vector : plan.in;

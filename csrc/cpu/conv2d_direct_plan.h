@@ -14,8 +14,9 @@ namespace cnnext {
 
 // What the lanes of a vector hold. pixels: neighbours of one output row, the source being split by column
 // phase so that they are neighbours in memory for every stride. channels: output channels, from half a vector
-// of them on. depthwise: channels of a channels_last image that do not mix.
-enum class DirectLanes { pixels, channels, depthwise };
+// of them on. depthwise: channels of a channels_last image that do not mix. images: the same pixel of several
+// small images.
+enum class DirectLanes { pixels, channels, depthwise, images };
 
 struct GatherAxis {
   int64_t source, out;            // extents
@@ -33,6 +34,14 @@ struct GatherAxis {
   }
   int64_t first_offset() const { return offset(reversed ? taps - 1 : 0); }
   int64_t last_offset() const { return offset(reversed ? 0 : taps - 1); }
+  // Products of a row of outputs (or a column) with source and taps in reach, padding left out.
+  int64_t products_inside() const {
+    int64_t products = 0;
+    for (int64_t t = 0; t < taps; ++t) {
+      products += larger<int64_t>(0, smaller(out, source - offset(t)) - larger<int64_t>(0, -offset(t)));
+    }
+    return products;
+  }
   // Positions i of a phase; phase 0 has the most.
   int64_t count(int64_t of_phase) const { return of_phase < out ? ceil_div(out - of_phase, out_step) : 0; }
 };
@@ -56,7 +65,8 @@ struct GatherPlan {
   int64_t weight_step, bias_step;         // packed sizes of one step
   int64_t weight_size, bias_size, source_size, store_size, offsets;
 
-  int64_t units() const { return n * bands; }
+  // What threads share out: bands of rows of an image, or vectors of images.
+  int64_t units() const { return lanes == DirectLanes::images ? ceil_div(n, vector) : n * bands; }
   // Groups that are computed one after the other: in depthwise lanes a vector holds many.
   int64_t steps() const { return lanes == DirectLanes::depthwise ? ceil_div(groups, vector) : groups; }
   int64_t source_rows(int64_t rows) const {
@@ -68,6 +78,25 @@ struct GatherPlan {
   int64_t scratch() const { return weight_size + bias_size + totals_size() + source_size + store_size; }
   int64_t scratch_bytes(int64_t compute_size) const { return scratch() * compute_size + offsets * 8; }
 };
+
+// Lanes over images, against lanes over pixels: multiply-adds of an image, in vectors, plus about 5 for every
+// vector that is transposed. Tiles leave out fewer columns than there are, and L2 gives less than L1.
+inline bool images_are_better(const GatherPlan& plan) {
+  constexpr int64_t kMostBytes = 512 * 1024, kLongestChain = 32;
+  constexpr double kTranspose = 5, kOverhead = 1.25;
+  const GatherAxis &h = plan.h, &w = plan.w;
+  const bool strided = h.source_step * h.out_step * w.source_step * w.out_step > 1;
+  if (strided || plan.source_channels_last || plan.out_channels_last || plan.taps() > kLongestChain)
+    return false;
+  const int64_t padded = plan.in * h.source * (w.out + w.last_offset() - w.first_offset());
+  if ((padded + plan.out * h.out * w.out) * plan.vector * 4 > kMostBytes) return false;
+  const int64_t source = plan.in * h.source * w.source, out = plan.out * h.out * w.out;
+  const double idle = static_cast<double>(round_up(plan.n, plan.vector)) / (plan.n * plan.vector);
+  const double products = static_cast<double>(h.products_inside() * w.products_inside() * plan.in * plan.out);
+  const double images = idle * (kOverhead * products + kTranspose * static_cast<double>(source + out));
+  const int64_t rows = h.out * ceil_div(w.out, plan.vector);
+  return images < static_cast<double>(plan.in * plan.out * plan.taps() * rows);
+}
 
 // Multiply-adds of one output pixel and output channel-vector, in vectors, plus what reordering the output
 // costs: about 8 of them for a value that has to be transposed.
@@ -92,6 +121,13 @@ inline void plan_gather_band(GatherPlan& plan, int64_t compute_size) {
   constexpr int64_t kBandBytes = 24 * 1024, kFewestRows = 8;
   const int64_t reach = plan.w.last_offset() - plan.w.first_offset(), cols = plan.w.count(0);
   int64_t in = plan.in;
+  if (plan.lanes == DirectLanes::images) {
+    plan.row_pitch = (cols + reach) * plan.vector;
+    plan.band_rows = plan.h.out, plan.bands = 1;
+    plan.plane = plan.h.source * plan.row_pitch;
+    plan.source_size = in * plan.plane;
+    return;
+  }
   if (plan.lanes == DirectLanes::depthwise) {
     plan.phase_pitch = ((cols - 1) * plan.w.source_step + reach + 1) * plan.vector;
     plan.row_pitch = plan.phase_pitch;
@@ -111,14 +147,15 @@ inline void plan_gather_band(GatherPlan& plan, int64_t compute_size) {
 
 // The widest block of output channels that one sweep over a band computes.
 inline int64_t widest_block(const GatherPlan& plan) {
-  if (plan.lanes == DirectLanes::pixels) return 6;
+  if (plan.lanes == DirectLanes::pixels || plan.lanes == DirectLanes::images) return 6;
   return plan.lanes == DirectLanes::channels ? 2 * plan.vector : plan.vector;
 }
 
-// Needs a shape with at least one output and one source pixel and channel.
+// Needs a shape with at least one output and one source pixel and channel. The weight gradient, which reads
+// the same packed source, has no tiles for lanes over images.
 inline GatherPlan plan_gather(const Conv2dShape& shape, bool backward, bool source_channels_last,
                               bool out_channels_last, int64_t vector, int64_t compute_size,
-                              bool narrow_storage) {
+                              bool narrow_storage, bool allow_images = true) {
   GatherPlan plan{};
   plan.n = shape.n;
   plan.groups = shape.groups;
@@ -131,6 +168,8 @@ inline GatherPlan plan_gather(const Conv2dShape& shape, bool backward, bool sour
   plan.out_channels_last = out_channels_last && plan.out * plan.groups > 1;
   plan.vector = vector;
   plan.lanes = gather_lanes(plan);
+  if (allow_images && plan.lanes == DirectLanes::pixels && images_are_better(plan))
+    plan.lanes = DirectLanes::images;
   plan_gather_band(plan, compute_size);
   plan.out_padded = plan.lanes == DirectLanes::channels ? round_up(plan.out, vector) : plan.out;
   const bool in_place = plan.lanes == DirectLanes::pixels ? !plan.out_channels_last && plan.w.out_step == 1
@@ -141,8 +180,9 @@ inline GatherPlan plan_gather(const Conv2dShape& shape, bool backward, bool sour
   plan.bias_step = larger(vector, plan.out_padded);
   plan.weight_size = round_up(plan.steps() * plan.weight_step, vector);
   plan.bias_size = round_up(plan.steps() * plan.bias_step, vector);
-  plan.store_size =
-      plan.direct_store ? 0 : widest_block(plan) * plan.band_rows * round_up(plan.w.count(0), vector);
+  const int64_t width =
+      plan.lanes == DirectLanes::images ? plan.w.out * vector : round_up(plan.w.count(0), vector);
+  plan.store_size = plan.direct_store ? 0 : widest_block(plan) * plan.band_rows * width;
   plan.offsets = plan.in * plan.taps() + plan.phases();
   return plan;
 }

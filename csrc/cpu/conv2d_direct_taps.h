@@ -96,7 +96,8 @@ static void taps_tile(const TapsJob<C>& job, const int64_t* offsets, C* sums, in
       for (int64_t col = 0; col < unmasked; ++col, at += job.x_step, grad += job.grad_step) {
         add_products<C, kChannels, kTaps, false>(sum, x, at, grad, job.grad_channel, job.last, mask);
       }
-      if (!kDepthwise) add_products<C, kChannels, kTaps, true>(sum, x, at, grad, job.grad_channel, job.last, mask);
+      if (!kDepthwise)
+        add_products<C, kChannels, kTaps, true>(sum, x, at, grad, job.grad_channel, job.last, mask);
     }
     add_to_memory<C>(sum, sums, sums_channel);
   }

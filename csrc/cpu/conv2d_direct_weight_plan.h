@@ -64,17 +64,17 @@ inline WeightGradPlan plan_weight_grad(const Conv2dShape& shape, bool grad_chann
                                        bool narrow_storage) {
   constexpr int64_t kMostChunks = 32, kFewestPixels = 1024, kWidestPixelsBlock = 4;
   WeightGradPlan plan{};
-  plan.x =
-      plan_gather(shape, false, x_channels_last, grad_channels_last, vector, compute_size, narrow_storage);
+  plan.x = plan_gather(shape, false, x_channels_last, grad_channels_last, vector, compute_size,
+                       narrow_storage, false);
   plan.k = plan.x.out;
   plan.c = plan.x.in;
   plan.lanes = weight_grad_lanes(plan.x, plan.k, grad_channels_last);
   plan.x.lanes = plan.lanes;
   plan.grad = plan_grad_rows(plan.x, plan.lanes, plan.k, grad_channels_last);
-  const bool lies_ready = plan.lanes == DirectLanes::pixels
-                              ? !plan.grad.source_channels_last
-                              : plan.lanes == DirectLanes::channels && plan.grad.source_channels_last &&
-                                    plan.k % vector == 0;
+  const bool lies_ready =
+      plan.lanes == DirectLanes::pixels
+          ? !plan.grad.source_channels_last
+          : plan.lanes == DirectLanes::channels && plan.grad.source_channels_last && plan.k % vector == 0;
   plan.grad_in_place = lies_ready && !narrow_storage;
   const int64_t pixels = shape.n * shape.p * shape.q;
   plan.chunks = smaller(smaller(plan.x.units(), kMostChunks), larger<int64_t>(1, pixels / kFewestPixels));
