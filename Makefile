@@ -30,7 +30,7 @@ format: $(VENV)/.installed-dev  ## put every file into the style that lint asks 
 	$(BIN)/clang-format -i $(CPP)
 
 build: $(VENV)/.installed  ## compile what changed in the C++ sources
-	$(BIN)/python cnnext/_build.py
+	cd cnnext && $(abspath $(BIN))/python -m _build
 
 clean:  ## remove what was built; the environment and the data stay
 	rm -rf build dist *.egg-info cnnext/*.so .pytest_cache .mypy_cache .ruff_cache
@@ -44,7 +44,7 @@ $(VENV)/.made:
 # Without build isolation, so that an environment that has everything needs no network.
 $(VENV)/.installed: $(VENV)/.made setup.py pyproject.toml
 	$(PIP) "torch>=2.10" "setuptools>=77" ninja
-	$(BIN)/python cnnext/_build.py
+	cd cnnext && $(abspath $(BIN))/python -m _build
 	$(PIP) --quiet --no-build-isolation -e ".[plot]"
 	touch $@
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from cnnext import library
+from cnnext import cuda_devices, library
 from cnnext.eager import EagerOps
+from cnnext.registration import constant_when_compiled
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -37,7 +38,8 @@ class Backend:
         devices: tuple[str, ...] | None,
         refuse: Callable[[str, torch.device, torch.dtype], str | None],
     ):
-        self.name, self.ops, self.devices, self._refuse = name, ops, devices, refuse
+        self.name, self.ops, self.devices = name, ops, devices
+        self._refuse = constant_when_compiled(refuse)
         self._reasons: dict[tuple[str, torch.device, torch.dtype], str | None] = {}
 
     def __repr__(self) -> str:
@@ -70,6 +72,16 @@ def _cpu_refuses(op: str, device: torch.device, dtype: torch.dtype) -> str | Non
     return None
 
 
+def _cuda_refuses(op: str, device: torch.device, dtype: torch.dtype) -> str | None:
+    if library.cuda_unavailable:
+        return f"the CUDA library is not available: {library.cuda_unavailable}"
+    if not torch._C._dispatch_has_kernel_for_dispatch_key(f"cnnext::{op}", "CUDA"):
+        return f"it has no kernels for {op}"
+    if dtype not in DTYPES:
+        return f"it has no kernels for {dtype}"
+    return cuda_devices.refusal(device)
+
+
 def _triton_refuses(op: str, device: torch.device, dtype: torch.dtype) -> str | None:
     from cnnext import triton  # only when asked for, for it imports the compiler
 
@@ -80,14 +92,15 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "on", "tru
 """Whether Triton's kernels run in its interpreter: slowly, and on the CPU too. Then ``"auto"`` passes them over."""
 
 CPU = Backend("cpu", EagerOps("cnnext"), ("cpu", "meta"), _cpu_refuses)
+CUDA = Backend("cuda", CPU.ops, ("cuda",), _cuda_refuses)
 TRITON = Backend(
     "triton", EagerOps("cnnext_triton"), ("cuda", "cpu", "meta") if INTERPRETED else ("cuda",), _triton_refuses
 )
 TORCH = Backend("torch", None, None, lambda op, device, dtype: None)
 
 AUTO = "auto"
-_by_name = {CPU.name: CPU, TORCH.name: TORCH}
-_automatic = [CPU, TORCH]
+_automatic = [CPU, CUDA, TORCH]
+_by_name = {one.name: one for one in _automatic}
 _current: Backend | None = None  # None is "auto"
 _warned: set[str] = set()
 
@@ -142,9 +155,9 @@ def current() -> str:
 class backend:  # noqa: N801  (used like torch.no_grad: a function that is also a context manager)
     """Choose who runs the ops, from here on or for the length of a ``with`` block.
 
-    ``"cpu"`` is the C++ implementation, ``"triton"`` that in Triton, ``"torch"`` is PyTorch's own layers (oneDNN,
-    cuDNN), and ``"auto"``, the default, takes the first of :func:`backends` that can run the case and says once why
-    another was passed over.
+    ``"cpu"`` is the C++ implementation, ``"cuda"`` that in CUDA, ``"triton"`` that in Triton, ``"torch"`` is PyTorch's
+    own layers (oneDNN, cuDNN), and ``"auto"``, the default, takes the first of :func:`backends` that can run the case
+    and says once why another was passed over.
     The choice is one for the whole process, like ``torch.set_num_threads``.
 
     Args:

@@ -7,25 +7,19 @@ import os
 import platform
 from collections.abc import Sequence
 from importlib import metadata
-from pathlib import Path
 
 import torch
 
 import cnnext
-from cnnext import library, registration
+from cnnext import cuda_devices, library, registration
+from cnnext._build import CPU, CUDA
 from cnnext.backends import AUTO, backends, get
 from cnnext.data import files
 
 
-def cpu_library() -> Path | None:
-    """The CPU library that is loaded; None if none is."""
-    loaded = (Path(path) for path in torch.ops.loaded_libraries)
-    return next((path for path in loaded if path.name == library.INSTALLED.name), None)
-
-
 def isa() -> str | None:
     """The instruction set that the CPU kernels use: generic, avx2 or avx512; None where no library tells."""
-    path = cpu_library()
+    path = library.loaded(CPU)
     read = getattr(ctypes.CDLL(str(path)), "cnnext_isa", None) if path else None
     if read is None:
         return None
@@ -96,8 +90,12 @@ def usable_cores() -> int:
 
 
 def _built() -> list[list[str]]:
-    path = cpu_library()
-    return [["CPU library", str(path) if path else f"not there: {library.cpu_unavailable}"]]
+    rows = [["CPU library", str(library.loaded(CPU) or f"not there: {library.cpu_unavailable}")]]
+    code = cuda_devices.loaded_code()
+    if code is None:
+        return [*rows, ["CUDA library", f"not there: {library.cuda_unavailable}"]]
+    made = f" (CUDA {code.toolkit}, for {', '.join(code.architectures)})"
+    return [*rows, ["CUDA library", f"{library.loaded(CUDA)}{made}"]]
 
 
 def _folders() -> list[list[str]]:
@@ -121,7 +119,7 @@ def _who_runs_what() -> str:
             for name in names:
                 reason = get(name).can_run(op, device, torch.float32)
                 marks.append("-" if reason else "yes")
-                if reason:
+                if reason and get(name).takes(device):
                     reasons.setdefault(f"{name} on {device.type}: {reason}", set()).add(op)
             rows.append([op, device.type, *marks])
     why = [f"{text} ({', '.join(sorted(ops))})" for text, ops in reasons.items()]

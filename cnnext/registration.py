@@ -55,6 +55,15 @@ def register_namespace(namespace: str) -> None:
         _register(spec, namespace)
 
 
+def constant_when_compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let torch.compile ask ``function`` once, while it traces, and take the answer for a constant.
+
+    That is ``torch.compiler.assume_constant_result``, which imports the compiler: 1.5 s that an import must not take.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
 def _register(spec: OpSpec, namespace: str) -> None:
     qualified = f"{namespace}::{spec.name}"
     ops = getattr(torch.ops, namespace)

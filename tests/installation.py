@@ -69,7 +69,7 @@ def finish(process):
 
 def leave_only_corr2d(csrc):
     """Remove the kernels of all other ops, whose schemas stay: a library that is built in seconds."""
-    for file in (csrc / "cpu").glob("*.cpp"):
+    for file in (*(csrc / "cpu").glob("*.cpp"), *(csrc / "cuda").glob("*.cu")):
         if not file.name.startswith("corr2d"):
             file.unlink()
 

@@ -1,5 +1,9 @@
 """The short way to an op gives what the registered op gives, and steps aside where it must."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -8,6 +12,7 @@ import cnnext.functional as F
 from cnnext.backends import CPU
 from cnnext.testing import make_tensor
 
+ROOT = Path(__file__).resolve().parent.parent
 WINDOW = ((2, 2), (2, 2), (0, 0))
 
 
@@ -64,3 +69,10 @@ def test_an_input_changed_before_the_backward_is_noticed():
         weight.mul_(2)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         output.sum().backward()
+
+
+def test_an_op_may_be_compiled_before_its_first_eager_call():
+    code = "import torch, cnnext; f = torch.compile(cnnext.functional.corr2d, fullgraph=True, backend='aot_eager')"
+    code += "; print(f(torch.ones(3, 3), torch.ones(2, 2)).tolist())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "[[4.0, 4.0], [4.0, 4.0]]\n", done.stderr

@@ -12,17 +12,23 @@ import torch
 from installation import BUILDING, CALL_TWICE, ROOT, Installation, elf_dynamic, leave_only_corr2d
 
 from cnnext import _build, library
-from cnnext.info import cpu_library
 
 SMOKE = ROOT / "tests/smoke.py"
 OTHER_TORCH = "2.13.0"
 
 
+@pytest.fixture(params=[_build.CPU, _build.CUDA], ids=lambda kind: kind.name)
+def kind(request):
+    """A native library that is loaded here."""
+    if request.param is _build.CUDA and (reason := library.cuda_unavailable):
+        pytest.skip(f"the CUDA library is not here: {reason}")
+    return request.param
+
+
 @pytest.fixture
-def built():
-    """The native library's file."""
-    assert library.cpu_unavailable is None
-    return cpu_library()
+def built(kind):
+    """The library's file."""
+    return library.loaded(kind)
 
 
 @pytest.fixture
@@ -31,8 +37,9 @@ def installation(tmp_path):
 
 
 @pytest.fixture
-def with_library(installation, built):
-    shutil.copy(built, installation.package / "_cpu.so")
+def with_library(installation):
+    for file in filter(None, map(library.loaded, (_build.CPU, _build.CUDA))):
+        shutil.copy(file, installation.package)
     return installation
 
 
@@ -43,14 +50,15 @@ def test_needs_only_the_c_functions_of_torch(built):
     assert [name for name in needs if name.startswith("_Z") and of_torch.search(name)] == []
 
 
-def test_offers_only_the_functions_that_python_calls(built):
-    assert elf_dynamic(built)[1] == {"cnnext_isa"}
+def test_offers_only_the_functions_that_python_calls(kind, built):
+    assert elf_dynamic(built)[1] == {"cpu": {"cnnext_isa"}, "cuda": set()}[kind.name]
 
 
-def test_is_linked_to_nothing_but_torch_and_the_compilers_own(built):
+def test_is_linked_to_nothing_but_torch_and_the_compilers_own(kind, built):
     names = {name.split(".so")[0] for name in elf_dynamic(built)[2]}
     assert "libtorch_cpu" in names
-    assert names <= {
+    of_the_cuda_runtime = {"libtorch_cuda", "libdl", "libpthread", "librt"} if kind is _build.CUDA else set()
+    assert names - of_the_cuda_runtime <= {
         "libtorch_cpu",
         "libstdc++",
         "libgcc_s",
@@ -61,8 +69,8 @@ def test_is_linked_to_nothing_but_torch_and_the_compilers_own(built):
     }
 
 
-def test_carries_the_stamp_of_its_sources(built):
-    assert _build.read_stamp(built) == _build.cpu_stamp()
+def test_carries_the_stamp_of_its_sources(kind, built):
+    assert kind.read_stamp(built) == kind.stamp()
 
 
 def test_import_adds_little_to_that_of_torch(with_library):
@@ -87,15 +95,18 @@ def test_a_wheel_has_the_sources_and_with_a_compiler_the_library(tmp_path, with_
     leave_only_corr2d(tree / "csrc")
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     path = os.environ["PATH"] if with_compiler else ""
-    subprocess.run([*pip, "-w", tmp_path, tree], env={**os.environ, "PATH": path}, check=True)
+    environment = {**os.environ, "PATH": path, "TORCH_CUDA_ARCH_LIST": "8.0"}
+    subprocess.run([*pip, "-w", tmp_path, tree], env=environment, check=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert names >= {
         "cnnext/csrc/library.cpp",
         "cnnext/csrc/cpu/corr2d_kernel.h",
+        "cnnext/csrc/cuda/device/launch.cuh",
         "cnnext/csrc/common/math.h",
     }
     assert ("cnnext/_cpu.so" in names) == with_compiler
+    assert ("cnnext/_cuda.so" in names) == (with_compiler and _build.CUDA.unwanted() is None)
 
 
 @pytest.mark.parametrize("isa", ["generic", "avx2", None])

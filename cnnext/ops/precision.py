@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from cnnext.registration import constant_when_compiled
+
 
 def float32_shortcuts(tensor: torch.Tensor) -> tuple[bool, bool]:
     """Return the arguments ``allow_tf32`` and ``allow_winograd`` of the conv2d ops for inputs like ``tensor``.
@@ -17,6 +19,6 @@ def float32_shortcuts(tensor: torch.Tensor) -> tuple[bool, bool]:
     return _torch_allows_tf32(), False
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_when_compiled
 def _torch_allows_tf32() -> bool:
     return bool(torch.backends.cudnn.conv.fp32_precision == "tf32")  # type: ignore[attr-defined]
