@@ -1,0 +1,149 @@
+// conv2d on CUDA: checks, outputs, the choice of the algorithm, launches, registration.
+#include <cstdio>
+
+#include "../torch/conv2d_checks.h"
+#include "context.h"
+#include "conv2d_backward_weight_reduce_kernel.cuh"
+#include "conv2d_choose.h"
+#include "conv2d_direct.cuh"
+#include "conv2d_implicit_gemm.h"
+
+namespace cnnext {
+
+template <class T>
+constexpr Conv2dDtype conv2d_dtype() {
+  if (std::is_same_v<T, float>) return Conv2dDtype::float32;
+  if (std::is_same_v<T, double>) return Conv2dDtype::float64;
+  return std::is_same_v<T, __half> ? Conv2dDtype::float16 : Conv2dDtype::bfloat16;
+}
+
+// Forward and input gradient: a gather of `source` into `destination`.
+template <class T>
+static void gather(const Conv2dRequest& request, const Tensor& source, const Tensor& weight,
+                   const std::optional<Tensor>& bias, const Tensor& destination, cudaStream_t stream) {
+  const Conv2dChoice choice = choose_conv2d_here(request);
+  const bool last = request.channels_last;
+  const Epilogue<T, kBias> epilogue{data<T>(bias), nullptr, nullptr, nullptr, 0};
+  switch (choice.algorithm) {
+    case Conv2dAlgorithm::implicit_gemm: {
+      const Tensor w = contiguous_as(weight, last);  // its order along gemm_k is that of the images
+      return implicit_gemm::launch_gather(request.shape, request.pass, {last, last}, choice.tile,
+                                          data<T>(source), data<T>(w), epilogue, mutable_data<T>(destination),
+                                          stream);
+    }
+    default: {
+      const bool weight_last = is_channels_last(weight);
+      const Tensor w = contiguous_as(weight, weight_last);
+      return direct::launch_gather(request.shape, request.pass, {last, weight_last}, data<T>(source),
+                                   data<T>(w), epilogue, mutable_data<T>(destination), stream);
+    }
+  }
+}
+
+static Tensor conv2d(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
+                     const Sizes& stride, const Sizes& padding, const Sizes& dilation, int64_t groups,
+                     bool allow_tf32, bool allow_winograd) {
+  const Conv2dShape shape =
+      conv2d_shape(sizes_of(input), sizes_of(weight), stride, padding, dilation, groups);
+  check_same_dtype(input, "input", weight, "weight");
+  check_same_device(input, "input", weight, "weight");
+  if (bias) {
+    check_shape(*bias, "bias", {shape.k});
+    check_same_dtype(input, "input", *bias, "bias");
+    check_same_device(input, "input", *bias, "bias");
+  }
+  const CudaScope scope(input);
+  const bool last = is_channels_last(input) || is_channels_last(weight);
+  const Tensor output = empty(input, {shape.n, shape.k, shape.p, shape.q}, last);
+  const Tensor x = contiguous_as(input, last);
+  const std::optional<Tensor> b = bias ? std::optional(contiguous_as(*bias, false)) : std::nullopt;
+  dispatch_cuda_floating(input, "input", [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const Conv2dRequest request{shape,
+                                Conv2dPass::forward,
+                                conv2d_dtype<T>(),
+                                last,
+                                allow_tf32,
+                                allow_winograd,
+                                device::current_device_limits()};
+    gather<T>(request, x, weight, b, output, scope.stream());
+  });
+  return output;
+}
+
+static Tensor conv2d_backward_input(const Tensor& grad, const Tensor& weight, const Sizes& input_size,
+                                    const Sizes& stride, const Sizes& padding, const Sizes& dilation,
+                                    int64_t groups, bool allow_tf32, bool allow_winograd) {
+  const Conv2dShape shape = conv2d_shape(input_size, sizes_of(weight), stride, padding, dilation, groups);
+  check_grad(grad, shape);
+  check_same_dtype(grad, "grad", weight, "weight");
+  check_same_device(grad, "grad", weight, "weight");
+  const CudaScope scope(grad);
+  const bool last = is_channels_last(grad) || is_channels_last(weight);
+  const Tensor grad_input = empty(grad, input_size, last), g = contiguous_as(grad, last);
+  dispatch_cuda_floating(grad, "grad", [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const Conv2dRequest request{
+        shape,          Conv2dPass::backward_input,     conv2d_dtype<T>(), last, allow_tf32,
+        allow_winograd, device::current_device_limits()};
+    gather<T>(request, g, weight, std::nullopt, grad_input, scope.stream());
+  });
+  return grad_input;
+}
+
+// Sums of the splits, then their sum: see conv2d_backward_weight_reduce_kernel.cuh.
+template <class T>
+static void weight_gradient(const Conv2dRequest& request, const Tensor& grad, const Tensor& input,
+                            const Tensor& grad_weight, const Tensor& grad_bias, cudaStream_t stream) {
+  using C = compute_t<T>;
+  const Conv2dShape& shape = request.shape;
+  const Conv2dChoice choice = choose_conv2d_here(request);
+  const ScalarType dtype = sizeof(C) == 8 ? ScalarType::Double : ScalarType::Float;
+  const Tensor partial = empty(grad, {choice.splits, shape.k, shape.gemm_k()}, dtype);
+  const Tensor partial_bias = empty(grad, {choice.splits, shape.k}, dtype);
+  C *sums = mutable_data<C>(partial), *bias_sums = mutable_data<C>(partial_bias);
+  bool sums_channels_last = false;
+  switch (choice.algorithm) {
+    case Conv2dAlgorithm::implicit_gemm:
+      sums_channels_last = request.channels_last;
+      implicit_gemm::launch_weight(shape, request.channels_last, choice.tile, choice.splits, data<T>(grad),
+                                   data<T>(input), sums, bias_sums, stream);
+      break;
+    default:
+      direct::launch_weight(shape, request.channels_last, choice.splits, data<T>(grad), data<T>(input), sums,
+                            bias_sums, stream);
+  }
+  launch_weight_reduce<T>(shape, choice.splits, sums_channels_last, sums, bias_sums,
+                          mutable_data<T>(grad_weight), mutable_data<T>(grad_bias), stream);
+}
+
+static std::tuple<Tensor, Tensor> conv2d_backward_weight(const Tensor& grad, const Tensor& input,
+                                                         const Sizes& weight_size, const Sizes& stride,
+                                                         const Sizes& padding, const Sizes& dilation,
+                                                         int64_t groups, bool allow_tf32,
+                                                         bool allow_winograd) {
+  const Conv2dShape shape = conv2d_shape(sizes_of(input), weight_size, stride, padding, dilation, groups);
+  check_grad(grad, shape);
+  check_same_dtype(grad, "grad", input, "input");
+  check_same_device(grad, "grad", input, "input");
+  const CudaScope scope(grad);
+  const bool last = is_channels_last(grad) || is_channels_last(input);
+  const Tensor grad_weight = empty(grad, weight_size), grad_bias = empty(grad, {shape.k});
+  const Tensor g = contiguous_as(grad, last), x = contiguous_as(input, last);
+  dispatch_cuda_floating(grad, "grad", [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const Conv2dRequest request{
+        shape,          Conv2dPass::backward_weight,    conv2d_dtype<T>(), last, allow_tf32,
+        allow_winograd, device::current_device_limits()};
+    weight_gradient<T>(request, g, x, grad_weight, grad_bias, scope.stream());
+  });
+  return {grad_weight, grad_bias};
+}
+
+CNNEXT_CUDA_LIBRARY_IMPL(m) {
+  m.impl("conv2d", TORCH_BOX(&conv2d));
+  m.impl("conv2d_backward_input", TORCH_BOX(&conv2d_backward_input));
+  m.impl("conv2d_backward_weight", TORCH_BOX(&conv2d_backward_weight));
+}
+
+}  // namespace cnnext

@@ -1,0 +1,121 @@
+// conv2d's weight gradient by implicit GEMM on CUDA cores.
+//   grad_weight[k, c, r, s] = Σ_pixel grad[pixel, k] · x[pixel · stride − pad + (r, s) · dil, c]
+// M: output channel k, N: (c, r, s) for NCHW and (r, s, c) for NHWC, gemm_k: output pixel, over all images.
+// Idea: the result is small and its sums are long, so the pixels are cut into splits, each a block of its own
+// with sums of its own; a second kernel adds these up, always in the same order. What a pixel reads stands in
+// a table made a tile ahead, as in the gather. The bias gradient, Σ_pixel grad[pixel, k], is summed by the
+// blocks of the first tile of N from what they have in shared memory anyway, with the rounding error carried
+// along: it sums the most values of all.
+#pragma once
+
+#include "conv2d_backward_weight_sum.cuh"
+#include "conv2d_implicit_gemm_window.cuh"
+#include "device/shared_memory.cuh"
+
+namespace cnnext::implicit_gemm {
+
+// Σ over the tile's pixels of grad, for the output channel of each of the first kTileM threads.
+template <class Config, class C>
+CNNEXT_DEVICE void add_bias(const Tiles<Config, C>& tiles, int buffer, CarriedSum<C>& bias) {
+  const int m = static_cast<int>(threadIdx.x);
+  if (m >= Config::kTileM) return;
+  C sum = 0;
+#pragma unroll
+  for (int kk = 0; kk < Config::kTileK; ++kk) sum += tiles.a[buffer][kk][m];
+  bias.add(sum);
+}
+
+// One block's sums to its own place: rows of gemm_n values, side by side where kVectors.
+template <bool kVectors, class Config, class T>
+CNNEXT_DEVICE void store_partial(const WeightProblem& problem, const Accumulators<Config, T>& sums,
+                                 compute_t<T>* partial, int m0, int n0) {
+  using C = compute_t<T>;
+  constexpr int kChunk = Config::kChunk;
+  const ThreadPlace<Config> place;
+  const int gemm_n = problem.gemm_n();
+#pragma unroll
+  for (int i = 0; i < Config::kThreadM; ++i) {
+    const int m = m0 + place.chunk_m(i / kChunk) + i % kChunk;
+    if (m >= problem.group_k) continue;
+    C* row = partial + int64_t{m} * gemm_n;
+#pragma unroll
+    for (int chunk = 0; chunk < Config::kThreadN / kChunk; ++chunk) {
+      const int n = n0 + place.chunk_n(chunk);
+      device::Vector<C, kChunk> values;
+#pragma unroll
+      for (int j = 0; j < kChunk; ++j) values[j] = sums.sum(i, chunk * kChunk + j);
+      if constexpr (kVectors) {
+        if (n < gemm_n) device::store_vector(row + n, values);
+      } else {
+#pragma unroll
+        for (int j = 0; j < kChunk; ++j) {
+          if (n + j < gemm_n) row[n + j] = values[j];
+        }
+      }
+    }
+  }
+}
+
+// partial [split][group][group_k][gemm_n], partial_bias [split][k].
+template <class Config, class T, bool kVectors>
+__global__ void __launch_bounds__(Config::kThreads)
+    conv2d_backward_weight_implicit_gemm_kernel(const WeightProblem problem, const T* grad, const T* x,
+                                                compute_t<T>* partial, compute_t<T>* partial_bias) {
+  using C = compute_t<T>;
+  const int group = static_cast<int>(blockIdx.z) % problem.groups;
+  const int split = static_cast<int>(blockIdx.z) / problem.groups;
+  const int m0 = static_cast<int>(blockIdx.x) * Config::kTileM,
+            n0 = static_cast<int>(blockIdx.y) * Config::kTileN;
+  const int begin = split * problem.pixels_per_split;
+  const int end = smaller(begin + problem.pixels_per_split, problem.pixels);
+  const int k_tiles = ceil_div(end - begin, Config::kTileK), thread = static_cast<int>(threadIdx.x);
+
+  auto& tiles = device::static_shared<Tiles<Config, C>>();
+  auto& table = device::static_shared<PixelTable<Config>>();
+  const auto describe_pixels = [&](int tile) {
+    if (thread < Config::kTileK) {
+      table.entry[tile % 2][thread] = pixel_entry(problem, begin + tile * Config::kTileK + thread, end);
+    }
+  };
+  GradCopy<Config, T, kVectors> grad_copy(problem, grad, group, m0);
+  WindowCopy<Config, T, kVectors> window_copy(problem, x, group, n0);
+  const ThreadPlace<Config> place;
+  Accumulators<Config, T> sums;
+  CarriedSum<C> bias;
+
+  describe_pixels(0);
+  describe_pixels(1);
+  __syncthreads();
+  grad_copy.load(problem, table.entry[0]);
+  window_copy.load(problem, table.entry[0]);
+  grad_copy.store(tiles.a[0]);
+  window_copy.store(tiles.b[0]);
+  __syncthreads();
+#pragma unroll 1
+  for (int tile = 0; tile < k_tiles;) {
+    const int chain_end = smaller(tile + sums.kChainTiles, k_tiles);
+#pragma unroll 1
+    for (; tile < chain_end; ++tile) {
+      const int next = (tile + 1) % 2;
+      grad_copy.load(problem, table.entry[next]);
+      window_copy.load(problem, table.entry[next]);
+      describe_pixels(tile + 2);
+      sums.multiply(tiles, tile % 2, place);
+      if (blockIdx.y == 0) add_bias<Config>(tiles, tile % 2, bias);
+      grad_copy.store(tiles.a[next]);
+      window_copy.store(tiles.b[next]);
+      __syncthreads();
+    }
+    sums.end_chain();
+  }
+
+  const int64_t sums_of_group = int64_t{problem.group_k} * problem.gemm_n();
+  store_partial<kVectors>(problem, sums, partial + (int64_t{split} * problem.groups + group) * sums_of_group,
+                          m0, n0);
+  if (blockIdx.y == 0 && thread < Config::kTileM && m0 + thread < problem.group_k) {
+    const int64_t k = int64_t{group} * problem.group_k + m0 + thread;
+    partial_bias[int64_t{split} * problem.groups * problem.group_k + k] = bias.total();
+  }
+}
+
+}  // namespace cnnext::implicit_gemm

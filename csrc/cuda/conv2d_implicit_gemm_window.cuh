@@ -1,0 +1,155 @@
+// The weight gradient as an implicit GEMM: what a block copies, gradients and the windows of the input that
+// they meet.
+//   M: output channel k, N: (c, r, s) for NCHW and (r, s, c) for NHWC, gemm_k: output pixel, over all images.
+#pragma once
+
+#include "conv2d_implicit_gemm_tile.cuh"
+#include "conv2d_layout.cuh"
+
+namespace cnnext::implicit_gemm {
+
+struct WeightProblem {
+  int images, groups, group_k, group_c;
+  int h, w, p, q, r, s;
+  int stride_h, stride_w, pad_h, pad_w, dil_h, dil_w;
+  bool channels_last;
+  int pixels, pixels_per_split, splits;
+  ImageStrides x, grad;
+  Divisor by_q, by_p, by_s, by_c, by_r;
+
+  CNNEXT_HOST_DEVICE int gemm_n() const { return group_c * r * s; }
+};
+
+struct PixelEntry {  // of the table: offsets of the gradient (−1: no such pixel) and of the window, and its
+                     // place
+  int64_t grad, window;
+  int h, w;
+};
+
+template <class Config>
+struct PixelTable {
+  PixelEntry entry[2][Config::kTileK];
+};
+
+CNNEXT_DEVICE PixelEntry pixel_entry(const WeightProblem& problem, int pixel, int end) {
+  if (pixel >= end) return {-1, 0, kOutside, 0};
+  const uint32_t line = problem.by_q.quotient(static_cast<uint32_t>(pixel));
+  const int image = static_cast<int>(problem.by_p.quotient(line));
+  const int j = pixel - static_cast<int>(line) * problem.q, i = static_cast<int>(line) - image * problem.p;
+  const int h = i * problem.stride_h - problem.pad_h, w = j * problem.stride_w - problem.pad_w;
+  return {image * problem.grad.n + i * problem.grad.h + j * problem.grad.w,
+          image * problem.x.n + h * problem.x.h + w * problem.x.w, h, w};
+}
+
+// Column n of the GEMM: a channel and a tap. Behind the last it is outside every image.
+struct WeightColumn {
+  int offset, dh, dw;
+
+  CNNEXT_DEVICE void find(const WeightProblem& problem, int group, int n) {
+    const auto column = static_cast<uint32_t>(n);
+    uint32_t channel, row, tap_s;
+    if (problem.channels_last) {
+      const uint32_t tap = problem.by_c.quotient(column);
+      channel = column - tap * problem.by_c.divisor;
+      row = problem.by_s.quotient(tap), tap_s = tap - row * problem.by_s.divisor;
+    } else {
+      const uint32_t line = problem.by_s.quotient(column);
+      tap_s = column - line * problem.by_s.divisor;
+      channel = problem.by_r.quotient(line), row = line - channel * problem.by_r.divisor;
+    }
+    dh = static_cast<int>(row) * problem.dil_h, dw = static_cast<int>(tap_s) * problem.dil_w;
+    offset = (group * problem.group_c + static_cast<int>(channel)) * static_cast<int>(problem.x.c) +
+             dh * static_cast<int>(problem.x.h) + dw * static_cast<int>(problem.x.w);
+    if (n >= problem.gemm_n()) dh = kOutside;
+  }
+  CNNEXT_DEVICE bool inside(const WeightProblem& problem, const PixelEntry& pixel) const {
+    // Both may be kOutside: their sum is the least value of an int.
+    return static_cast<unsigned>(pixel.h + dh) < static_cast<unsigned>(problem.h) &&
+           static_cast<unsigned>(pixel.w + dw) < static_cast<unsigned>(problem.w);
+  }
+};
+
+template <class Config, class T, bool kVectors>
+struct GradCopy;
+
+template <class Config, class T>
+struct GradCopy<Config, T, false> : ScalarCopy<Config, T, Config::kTileM, true> {
+  const T* grad;
+  int left;
+
+  CNNEXT_DEVICE GradCopy(const WeightProblem& problem, const T* g, int group, int m0)
+      : grad(g + (int64_t{group} * problem.group_k + m0) * problem.grad.c), left(problem.group_k - m0) {}
+
+  CNNEXT_DEVICE void load(const WeightProblem& problem, const PixelEntry (&pixels)[Config::kTileK]) {
+    const int64_t offset = pixels[this->lane()].grad;
+#pragma unroll
+    for (int i = 0; i < this->kCount; ++i) {
+      const int m = this->row(i);
+      this->values[i] = device::from_compute<T>(0);
+      if (offset >= 0 && m < left) this->values[i] = grad[offset + m * problem.grad.c];
+    }
+  }
+};
+
+template <class Config, class T>
+struct GradCopy<Config, T, true> : VectorCopy<Config, T, Config::kTileM, false> {
+  const T* grad;
+  bool inside;
+
+  CNNEXT_DEVICE GradCopy(const WeightProblem& problem, const T* g, int group, int m0)
+      : grad(g + int64_t{group} * problem.group_k + m0 + this->vector()),
+        inside(m0 + this->vector() < problem.group_k) {}
+
+  CNNEXT_DEVICE void load(const WeightProblem&, const PixelEntry (&pixels)[Config::kTileK]) {
+#pragma unroll
+    for (int i = 0; i < this->kCount; ++i) {
+      const int64_t offset = pixels[this->row(i)].grad;
+      this->values[i] = {};
+      if (offset >= 0 && inside) this->values[i] = device::load_vector_readonly<this->kVector>(grad + offset);
+    }
+  }
+};
+
+template <class Config, class T, bool kVectors>
+struct WindowCopy;
+
+template <class Config, class T>
+struct WindowCopy<Config, T, false> : ScalarCopy<Config, T, Config::kTileN, true> {
+  const T* x;
+  WeightColumn column[ScalarCopy<Config, T, Config::kTileN, true>::kCount];
+
+  CNNEXT_DEVICE WindowCopy(const WeightProblem& problem, const T* x_, int group, int n0) : x(x_) {
+#pragma unroll
+    for (int i = 0; i < this->kCount; ++i) column[i].find(problem, group, n0 + this->row(i));
+  }
+  CNNEXT_DEVICE void load(const WeightProblem& problem, const PixelEntry (&pixels)[Config::kTileK]) {
+    const PixelEntry pixel = pixels[this->lane()];
+#pragma unroll
+    for (int i = 0; i < this->kCount; ++i) {
+      this->values[i] = device::from_compute<T>(0);
+      if (column[i].inside(problem, pixel)) this->values[i] = x[pixel.window + column[i].offset];
+    }
+  }
+};
+
+template <class Config, class T>
+struct WindowCopy<Config, T, true> : VectorCopy<Config, T, Config::kTileN, false> {
+  const T* x;
+  WeightColumn column;
+
+  CNNEXT_DEVICE WindowCopy(const WeightProblem& problem, const T* x_, int group, int n0) : x(x_) {
+    column.find(problem, group, n0 + this->vector());
+  }
+  CNNEXT_DEVICE void load(const WeightProblem& problem, const PixelEntry (&pixels)[Config::kTileK]) {
+#pragma unroll
+    for (int i = 0; i < this->kCount; ++i) {
+      const PixelEntry pixel = pixels[this->row(i)];
+      this->values[i] = {};
+      if (column.inside(problem, pixel)) {
+        this->values[i] = device::load_vector_readonly<this->kVector>(x + pixel.window + column.offset);
+      }
+    }
+  }
+};
+
+}  // namespace cnnext::implicit_gemm
