@@ -164,5 +164,5 @@ def test_the_library_tells_for_what_it_is_built():
 
 
 def test_the_cuda_backend_refuses_tensors_on_the_cpu():
-    with cnnext.backend("cuda"), pytest.raises(RuntimeError, match="'cuda' cannot run corr2d: it runs on 'cuda', but"):
+    with cnnext.backend("cuda"), pytest.raises(RuntimeError, match="'cuda' cannot run corr2d: it needs a GPU, but"):
         cnnext.functional.corr2d(torch.ones(3, 3), torch.ones(2, 2))
