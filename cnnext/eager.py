@@ -39,6 +39,7 @@ class EagerOps:
 def _short_call(spec: OpSpec, op: Any, ops: EagerOps) -> Callable[..., Any]:
     function, composable = _functions(spec, op, ops) if spec.backward is not None else (None, None)
     below_autograd = torch._C._AutoDispatchBelowAutograd
+    tensors = [i for i, argument in enumerate(op._schema.arguments) if "Tensor" in str(argument.type)]
     is_compiling, transforms = torch.compiler.is_compiling, torch._C._functorch.peek_interpreter_stack
 
     def call(*arguments: Any) -> Any:
@@ -46,19 +47,14 @@ def _short_call(spec: OpSpec, op: Any, ops: EagerOps) -> Callable[..., Any]:
             return op(*arguments)
         if composable is not None and transforms() is not None:
             return composable.apply(*arguments)
-        if function is not None and torch.is_grad_enabled() and _wants_gradient(arguments):
-            return function.apply(*arguments)
+        if function is not None and torch.is_grad_enabled():
+            for i in tensors:
+                if (tensor := arguments[i]) is not None and tensor.requires_grad:
+                    return function.apply(*arguments)
         with below_autograd():
             return op(*arguments)
 
     return call
-
-
-def _wants_gradient(arguments: tuple[Any, ...]) -> bool:
-    for argument in arguments:  # noqa: SIM110  (a generator inside any() takes twice as long)
-        if isinstance(argument, torch.Tensor) and argument.requires_grad:
-            return True
-    return False
 
 
 def _functions(

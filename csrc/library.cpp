@@ -16,35 +16,35 @@ CNNEXT_LIBRARY(CNNEXT_NAMESPACE, m) {
   // allow_tf32 and allow_winograd: what float32 may be calculated with besides itself. Who has neither (the
   // CPU) takes no notice.
   m.def(
-      "conv2d(Tensor input, Tensor weight, Tensor? bias, SymInt[2] stride, SymInt[2] padding, "
-      "SymInt[2] dilation, SymInt groups, bool allow_tf32, bool allow_winograd) -> Tensor");
+      "conv2d(Tensor input, Tensor weight, Tensor? bias, int[2] stride, int[2] padding, "
+      "int[2] dilation, int groups, bool allow_tf32, bool allow_winograd) -> Tensor");
   m.def(
-      "conv2d_backward_input(Tensor grad, Tensor weight, SymInt[] input_size, SymInt[2] stride, "
-      "SymInt[2] padding, SymInt[2] dilation, SymInt groups, bool allow_tf32, bool allow_winograd) -> "
+      "conv2d_backward_input(Tensor grad, Tensor weight, SymInt[] input_size, int[2] stride, "
+      "int[2] padding, int[2] dilation, int groups, bool allow_tf32, bool allow_winograd) -> "
       "Tensor");
   m.def(
-      "conv2d_backward_weight(Tensor grad, Tensor input, SymInt[] weight_size, SymInt[2] stride, "
-      "SymInt[2] padding, SymInt[2] dilation, SymInt groups, bool allow_tf32, bool allow_winograd) -> "
+      "conv2d_backward_weight(Tensor grad, Tensor input, SymInt[] weight_size, int[2] stride, "
+      "int[2] padding, int[2] dilation, int groups, bool allow_tf32, bool allow_winograd) -> "
       "(Tensor grad_weight, Tensor grad_bias)");
 
   // `tap` says which tap of its window won: r·S + s, uint8 where the window has at most 256 taps, else int32.
   m.def(
-      "max_pool2d(Tensor input, SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, "
-      "SymInt[2] dilation, bool ceil_mode) -> (Tensor output, Tensor tap)");
+      "max_pool2d(Tensor input, int[2] kernel_size, int[2] stride, int[2] padding, "
+      "int[2] dilation, bool ceil_mode) -> (Tensor output, Tensor tap)");
   m.def(
-      "max_pool2d_backward(Tensor grad, Tensor tap, SymInt[] input_size, SymInt[2] kernel_size, "
-      "SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation) -> Tensor");
+      "max_pool2d_backward(Tensor grad, Tensor tap, SymInt[] input_size, int[2] kernel_size, "
+      "int[2] stride, int[2] padding, int[2] dilation) -> Tensor");
   m.def(
-      "max_pool2d_gather(Tensor input, Tensor tap, SymInt[2] kernel_size, SymInt[2] stride, "
-      "SymInt[2] padding, SymInt[2] dilation) -> Tensor");
+      "max_pool2d_gather(Tensor input, Tensor tap, int[2] kernel_size, int[2] stride, "
+      "int[2] padding, int[2] dilation) -> Tensor");
 
   m.def(
-      "avg_pool2d(Tensor input, SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, bool ceil_mode, "
-      "bool count_include_pad, SymInt? divisor_override) -> Tensor");
+      "avg_pool2d(Tensor input, int[2] kernel_size, int[2] stride, int[2] padding, bool ceil_mode, "
+      "bool count_include_pad, int? divisor_override) -> Tensor");
   m.def(
-      "avg_pool2d_backward(Tensor grad, SymInt[] input_size, SymInt[2] kernel_size, SymInt[2] stride, "
-      "SymInt[2] padding, bool count_include_pad, SymInt? divisor_override) -> Tensor");
-  m.def("adaptive_avg_pool2d(Tensor input, SymInt[2] output_size) -> Tensor");
+      "avg_pool2d_backward(Tensor grad, SymInt[] input_size, int[2] kernel_size, int[2] stride, "
+      "int[2] padding, bool count_include_pad, int? divisor_override) -> Tensor");
+  m.def("adaptive_avg_pool2d(Tensor input, int[2] output_size) -> Tensor");
   m.def("adaptive_avg_pool2d_backward(Tensor grad, SymInt[] input_size) -> Tensor");
 
   // mean and var (biased) are the batch's, in float32 for 16-bit inputs and else in the input's dtype.
