@@ -55,11 +55,6 @@ struct GatherProblem {
 // weight −1.
 using TapEntry = device::Vector<int, 4>;
 
-template <class Config>
-struct TapTable {
-  TapEntry entry[2][Config::kTileK];
-};
-
 CNNEXT_DEVICE TapEntry tap_entry(const GatherProblem& problem, const GemmAxis& rows, const GemmAxis& cols,
                                  int gemm_k, int kk) {
   if (kk >= gemm_k) return {{0, kOutside, 0, -1}};
@@ -117,7 +112,7 @@ struct SourceCopy<Config, T, Load::scalar> : ScalarCopy<Config, T, Config::kTile
                            const T* source, int group, int m0) {
     place.find(problem, rows, cols, source, group, m0 + this->lane());
   }
-  CNNEXT_DEVICE void load(const GatherProblem& problem, const TapEntry (&taps)[Config::kTileK]) {
+  CNNEXT_DEVICE void load(const GatherProblem& problem, const TapEntry* taps) {
 #pragma unroll
     for (int i = 0; i < this->kCount; ++i) {
       const TapEntry tap = device::load_vector<4>(taps[this->row(i)].values);
@@ -139,7 +134,7 @@ struct SourceCopy<Config, T, Load::vector_k> : VectorCopy<Config, T, Config::kTi
       place[i].find(problem, rows, cols, source, group, m0 + this->row(i));
     }
   }
-  CNNEXT_DEVICE void load(const GatherProblem& problem, const TapEntry (&taps)[Config::kTileK]) {
+  CNNEXT_DEVICE void load(const GatherProblem& problem, const TapEntry* taps) {
     const TapEntry tap = device::load_vector<4>(taps[this->vector()].values);
 #pragma unroll
     for (int i = 0; i < this->kCount; ++i) {
@@ -154,22 +149,28 @@ struct SourceCopy<Config, T, Load::vector_k> : VectorCopy<Config, T, Config::kTi
 template <class Config, class T, Load kLoad>
 struct WeightCopy;
 
+// Rows behind the last output channel copy the last: what is made of them is not stored.
+CNNEXT_DEVICE int weight_row(const GatherProblem& problem, int n) {
+  return smaller(n, problem.out - 1) * static_cast<int>(problem.weight_out);
+}
+
 // Lanes along gemm_k: in the order of the weight's own layout they lie side by side (forward), or nearly.
 template <class Config, class T>
 struct WeightCopy<Config, T, Load::scalar> : ScalarCopy<Config, T, Config::kTileN, true> {
-  const T* weight;  // of output channel n0, gemm_k = 0
-  int left;         // channels from n0 on
+  const T* weight;  // of the group
+  int rows[ScalarCopy<Config, T, Config::kTileN, true>::kCount];
 
   CNNEXT_DEVICE WeightCopy(const GatherProblem& problem, const T* w, int group, int n0)
-      : weight(w + group * problem.weight_group + n0 * problem.weight_out), left(problem.out - n0) {}
-
-  CNNEXT_DEVICE void load(const GatherProblem& problem, const TapEntry (&taps)[Config::kTileK]) {
+      : weight(w + group * problem.weight_group) {
+#pragma unroll
+    for (int i = 0; i < this->kCount; ++i) rows[i] = weight_row(problem, n0 + this->row(i));
+  }
+  CNNEXT_DEVICE void load(const TapEntry* taps) {
     const int offset = taps[this->lane()][3];
 #pragma unroll
     for (int i = 0; i < this->kCount; ++i) {
-      const int n = this->row(i);
       this->values[i] = device::from_compute<T>(0);
-      if (offset >= 0 && n < left) this->values[i] = weight[n * problem.weight_out + offset];
+      if (offset >= 0) this->values[i] = weight[rows[i] + offset];
     }
   }
 };
@@ -177,21 +178,20 @@ struct WeightCopy<Config, T, Load::scalar> : ScalarCopy<Config, T, Config::kTile
 template <class Config, class T>
 struct WeightCopy<Config, T, Load::vector_k> : VectorCopy<Config, T, Config::kTileN, true> {
   const T* weight;
-  int left;
+  int rows[VectorCopy<Config, T, Config::kTileN, true>::kCount];
 
   CNNEXT_DEVICE WeightCopy(const GatherProblem& problem, const T* w, int group, int n0)
-      : weight(w + group * problem.weight_group + n0 * problem.weight_out), left(problem.out - n0) {}
-
-  CNNEXT_DEVICE void load(const GatherProblem& problem, const TapEntry (&taps)[Config::kTileK]) {
+      : weight(w + group * problem.weight_group) {
+#pragma unroll
+    for (int i = 0; i < this->kCount; ++i) rows[i] = weight_row(problem, n0 + this->row(i));
+  }
+  CNNEXT_DEVICE void load(const TapEntry* taps) {
     const int offset = taps[this->vector()][3];
 #pragma unroll
     for (int i = 0; i < this->kCount; ++i) {
-      const int n = this->row(i);
       this->values[i] = {};
-      if (offset >= 0 && n < left) {
-        this->values[i] =
-            device::load_vector_readonly<this->kVector>(weight + n * problem.weight_out + offset);
-      }
+      if (offset >= 0)
+        this->values[i] = device::load_vector_readonly<this->kVector>(weight + rows[i] + offset);
     }
   }
 };
@@ -200,19 +200,17 @@ struct WeightCopy<Config, T, Load::vector_k> : VectorCopy<Config, T, Config::kTi
 template <class Config, class T>
 struct WeightCopy<Config, T, Load::vector_extent> : VectorCopy<Config, T, Config::kTileN, false> {
   const T* weight;
-  bool inside;
 
   CNNEXT_DEVICE WeightCopy(const GatherProblem& problem, const T* w, int group, int n0)
-      : weight(w + group * problem.weight_group + n0 + this->vector()),
-        inside(n0 + this->vector() < problem.out) {}
+      : weight(w + group * problem.weight_group + smaller(n0 + this->vector(), problem.out - this->kVector)) {
+  }
 
-  CNNEXT_DEVICE void load(const GatherProblem&, const TapEntry (&taps)[Config::kTileK]) {
+  CNNEXT_DEVICE void load(const TapEntry* taps) {
 #pragma unroll
     for (int i = 0; i < this->kCount; ++i) {
       const int offset = taps[this->row(i)][3];
       this->values[i] = {};
-      if (offset >= 0 && inside)
-        this->values[i] = device::load_vector_readonly<this->kVector>(weight + offset);
+      if (offset >= 0) this->values[i] = device::load_vector_readonly<this->kVector>(weight + offset);
     }
   }
 };

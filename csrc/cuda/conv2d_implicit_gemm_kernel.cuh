@@ -2,10 +2,10 @@
 //   y[m, n] = epilogue(Σ_kk A[m, kk] · B[kk, n])   m: pixel, n: output channel, kk: (channel, tap) of the
 //   group
 // Layout: images NCHW or NHWC, weights in either; A is never written out, but found through a table of taps.
-// Idea: conv2d_implicit_gemm_tile.cuh. The table of a tile is made by kTileK threads a tile ahead, so that
-// the others find a tap by one load; the barrier that ends a tile serves table and buffers alike. The input
-// gradient of a strided convolution is one such gather for each phase (conv2d_layout.cuh). Limits: fewer than
-// 2^31 pixels, weights, and elements of an image; strides of a gradient up to kMaxPhases.
+// Idea: conv2d_implicit_gemm_tile.cuh, and a table that says what each step along gemm_k reads, so that a
+// thread finds channel and tap by one load.
+// The input gradient of a strided convolution is one such gather for each phase (conv2d_layout.cuh).
+// Limits: fewer than 2^31 pixels, weights, and elements of an image; strides of a gradient up to kMaxPhases.
 #pragma once
 
 #include <string>
@@ -128,7 +128,7 @@ CNNEXT_DEVICE void finish_statistics(const E& epilogue, ChannelSums<C, Config::k
 }
 
 template <class Config, class T, Load kSource, Load kWeight, class E>
-__global__ void __launch_bounds__(Config::kThreads)
+__global__ void __launch_bounds__(Config::kThreads, Config::kBlocks)
     conv2d_gather_implicit_gemm_kernel(const GatherProblem problem, const T* source, const T* weight,
                                        const E epilogue, T* destination) {
   using C = compute_t<T>;
@@ -141,13 +141,11 @@ __global__ void __launch_bounds__(Config::kThreads)
   if (m0 >= m_count) return;  // the whole block: the grid is as large as the largest phase asks for
 
   auto& tiles = device::static_shared<Tiles<Config, C>>();
-  auto& table = device::static_shared<TapTable<Config>>();
+  auto& table = device::static_shared<Table<TapEntry>>();
   const int gemm_k = problem.in * rows.taps * cols.taps, thread = static_cast<int>(threadIdx.x);
-  const int k_tiles = ceil_div(gemm_k, Config::kTileK);
-  const auto describe_taps = [&](int tile) {
-    if (thread < Config::kTileK) {
-      const auto entry = tap_entry(problem, rows, cols, gemm_k, tile * Config::kTileK + thread);
-      device::store_vector(table.entry[tile % 2][thread].values, entry);
+  const auto describe_taps = [&](int begin) {
+    for (int kk = begin + thread; kk < begin + kChain; kk += Config::kThreads) {
+      device::store_vector(table.at(kk)->values, tap_entry(problem, rows, cols, gemm_k, kk));
     }
   };
   SourceCopy<Config, T, kSource> source_copy(problem, rows, cols, source, group, m0);
@@ -156,26 +154,25 @@ __global__ void __launch_bounds__(Config::kThreads)
   Accumulators<Config, T> sums;
 
   describe_taps(0);
-  describe_taps(1);
   __syncthreads();
-  source_copy.load(problem, table.entry[0]);
-  weight_copy.load(problem, table.entry[0]);
+  source_copy.load(problem, table.at(0));
+  weight_copy.load(table.at(0));
   source_copy.store(tiles.a[0]);
   weight_copy.store(tiles.b[0]);
   __syncthreads();
+  int buffer = 0;
 #pragma unroll 1
-  for (int tile = 0; tile < k_tiles;) {
-    const int chain_end = smaller(tile + sums.kChainTiles, k_tiles);
+  for (int kk = 0; kk < gemm_k;) {
+    describe_taps(kk + kChain);  // the half of the ring that the chain before has left
+    const int chain_end = smaller(kk + kChain, gemm_k);
 #pragma unroll 1
-    for (; tile < chain_end; ++tile) {
-      const int next = (tile + 1) % 2;
+    for (; kk < chain_end; kk += Config::kTileK, buffer ^= 1) {
       // Behind the last tile the table says that nothing is there: no branch around loads and stores.
-      source_copy.load(problem, table.entry[next]);
-      weight_copy.load(problem, table.entry[next]);
-      describe_taps(tile + 2);
-      sums.multiply(tiles, tile % 2, place);
-      source_copy.store(tiles.a[next]);
-      weight_copy.store(tiles.b[next]);
+      source_copy.load(problem, table.at(kk + Config::kTileK));
+      weight_copy.load(table.at(kk + Config::kTileK));
+      sums.multiply(tiles, buffer, place);
+      source_copy.store(tiles.a[buffer ^ 1]);
+      weight_copy.store(tiles.b[buffer ^ 1]);
       __syncthreads();
     }
     sums.end_chain();

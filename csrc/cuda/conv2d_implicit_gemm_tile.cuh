@@ -21,6 +21,17 @@ struct Tiles {  // gemm_k is the slow index: the values of one product step lie 
   alignas(16) C b[2][Config::kTileK][Config::kPitchN];
 };
 
+// A table of what kChainTiles tiles read along gemm_k, and of what the next as many do: a ring of two halves.
+// It is made once for a chain of tiles, outside of the main loop.
+inline constexpr int kChain = 64;  // values of gemm_k
+
+template <class Entry>
+struct Table {
+  Entry entry[2 * kChain];
+
+  CNNEXT_DEVICE Entry* at(int kk) { return &entry[kk % (2 * kChain)]; }
+};
+
 // Where a thread's accumulators lie in the tile of the block.
 template <class Config>
 struct ThreadPlace {
@@ -37,14 +48,13 @@ struct ThreadPlace {
   CNNEXT_DEVICE int chunk_n(int chunk) const { return n + chunk * Config::kLanesN * Config::kChunk; }
 };
 
-// Sums in two levels: a chain of kChainTiles tiles, and the total of the chains. The error then grows with
+// Sums in two levels: a chain of kChain products, and the total of the chains. The error then grows with
 // the length of a chain and with their number, not with their product, as it does in the blocked sums of CPU
 // libraries. 16-bit values need no second level: what they lost before they came here is more.
 template <class Config, class T>
 struct Accumulators {
   using C = compute_t<T>;
   static constexpr bool kTwoLevels = sizeof(T) >= 4;
-  static constexpr int kChainTiles = kTwoLevels ? 64 / Config::kTileK : 1 << 20;
 
   C value[Config::kThreadM][Config::kThreadN] = {};
   C total[kTwoLevels ? Config::kThreadM : 1][kTwoLevels ? Config::kThreadN : 1] = {};

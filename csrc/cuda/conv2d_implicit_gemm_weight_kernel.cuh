@@ -3,9 +3,9 @@
 // M: output channel k, N: (c, r, s) for NCHW and (r, s, c) for NHWC, gemm_k: output pixel, over all images.
 // Idea: the result is small and its sums are long, so the pixels are cut into splits, each a block of its own
 // with sums of its own; a second kernel adds these up, always in the same order. What a pixel reads stands in
-// a table made a tile ahead, as in the gather. The bias gradient, Σ_pixel grad[pixel, k], is summed by the
-// blocks of the first tile of N from what they have in shared memory anyway, with the rounding error carried
-// along: it sums the most values of all.
+// a table, as in the gather.
+// The bias gradient, Σ_pixel grad[pixel, k], is summed by the blocks of the first tile of N from what they
+// have in shared memory anyway, with the rounding error carried along: it sums the most values of all.
 #pragma once
 
 #include "conv2d_backward_weight_sum.cuh"
@@ -58,7 +58,7 @@ CNNEXT_DEVICE void store_partial(const WeightProblem& problem, const Accumulator
 
 // partial [split][group][group_k][gemm_n], partial_bias [split][k].
 template <class Config, class T, bool kVectors>
-__global__ void __launch_bounds__(Config::kThreads)
+__global__ void __launch_bounds__(Config::kThreads, Config::kBlocks)
     conv2d_backward_weight_implicit_gemm_kernel(const WeightProblem problem, const T* grad, const T* x,
                                                 compute_t<T>* partial, compute_t<T>* partial_bias) {
   using C = compute_t<T>;
@@ -68,13 +68,14 @@ __global__ void __launch_bounds__(Config::kThreads)
             n0 = static_cast<int>(blockIdx.y) * Config::kTileN;
   const int begin = split * problem.pixels_per_split;
   const int end = smaller(begin + problem.pixels_per_split, problem.pixels);
-  const int k_tiles = ceil_div(end - begin, Config::kTileK), thread = static_cast<int>(threadIdx.x);
+  const int thread = static_cast<int>(threadIdx.x);
 
   auto& tiles = device::static_shared<Tiles<Config, C>>();
-  auto& table = device::static_shared<PixelTable<Config>>();
-  const auto describe_pixels = [&](int tile) {
-    if (thread < Config::kTileK) {
-      table.entry[tile % 2][thread] = pixel_entry(problem, begin + tile * Config::kTileK + thread, end);
+  auto& table = device::static_shared<Table<PixelEntry>>();
+  const int gemm_k = end - begin;
+  const auto describe_pixels = [&](int first) {
+    for (int kk = first + thread; kk < first + kChain; kk += Config::kThreads) {
+      *table.at(kk) = pixel_entry(problem, begin + kk, end);
     }
   };
   GradCopy<Config, T, kVectors> grad_copy(problem, grad, group, m0);
@@ -84,26 +85,25 @@ __global__ void __launch_bounds__(Config::kThreads)
   CarriedSum<C> bias;
 
   describe_pixels(0);
-  describe_pixels(1);
   __syncthreads();
-  grad_copy.load(problem, table.entry[0]);
-  window_copy.load(problem, table.entry[0]);
+  grad_copy.load(table.at(0));
+  window_copy.load(problem, table.at(0));
   grad_copy.store(tiles.a[0]);
   window_copy.store(tiles.b[0]);
   __syncthreads();
+  int buffer = 0;
 #pragma unroll 1
-  for (int tile = 0; tile < k_tiles;) {
-    const int chain_end = smaller(tile + sums.kChainTiles, k_tiles);
+  for (int kk = 0; kk < gemm_k;) {
+    describe_pixels(kk + kChain);
+    const int chain_end = smaller(kk + kChain, gemm_k);
 #pragma unroll 1
-    for (; tile < chain_end; ++tile) {
-      const int next = (tile + 1) % 2;
-      grad_copy.load(problem, table.entry[next]);
-      window_copy.load(problem, table.entry[next]);
-      describe_pixels(tile + 2);
-      sums.multiply(tiles, tile % 2, place);
-      if (blockIdx.y == 0) add_bias<Config>(tiles, tile % 2, bias);
-      grad_copy.store(tiles.a[next]);
-      window_copy.store(tiles.b[next]);
+    for (; kk < chain_end; kk += Config::kTileK, buffer ^= 1) {
+      grad_copy.load(table.at(kk + Config::kTileK));
+      window_copy.load(problem, table.at(kk + Config::kTileK));
+      sums.multiply(tiles, buffer, place);
+      if (blockIdx.y == 0) add_bias<Config>(tiles, buffer, bias);
+      grad_copy.store(tiles.a[buffer ^ 1]);
+      window_copy.store(tiles.b[buffer ^ 1]);
       __syncthreads();
     }
     sums.end_chain();

@@ -26,11 +26,6 @@ struct PixelEntry {  // of the table: offsets of the gradient (−1: no such pix
   int h, w;
 };
 
-template <class Config>
-struct PixelTable {
-  PixelEntry entry[2][Config::kTileK];
-};
-
 CNNEXT_DEVICE PixelEntry pixel_entry(const WeightProblem& problem, int pixel, int end) {
   if (pixel >= end) return {-1, 0, kOutside, 0};
   const uint32_t line = problem.by_q.quotient(static_cast<uint32_t>(pixel));
@@ -72,21 +67,25 @@ struct WeightColumn {
 template <class Config, class T, bool kVectors>
 struct GradCopy;
 
+// Rows behind the last output channel copy the last: what is made of them is not stored.
 template <class Config, class T>
 struct GradCopy<Config, T, false> : ScalarCopy<Config, T, Config::kTileM, true> {
-  const T* grad;
-  int left;
+  const T* grad;  // of the group
+  int rows[ScalarCopy<Config, T, Config::kTileM, true>::kCount];
 
   CNNEXT_DEVICE GradCopy(const WeightProblem& problem, const T* g, int group, int m0)
-      : grad(g + (int64_t{group} * problem.group_k + m0) * problem.grad.c), left(problem.group_k - m0) {}
-
-  CNNEXT_DEVICE void load(const WeightProblem& problem, const PixelEntry (&pixels)[Config::kTileK]) {
+      : grad(g + int64_t{group} * problem.group_k * problem.grad.c) {
+#pragma unroll
+    for (int i = 0; i < this->kCount; ++i) {
+      rows[i] = smaller(m0 + this->row(i), problem.group_k - 1) * static_cast<int>(problem.grad.c);
+    }
+  }
+  CNNEXT_DEVICE void load(const PixelEntry* pixels) {
     const int64_t offset = pixels[this->lane()].grad;
 #pragma unroll
     for (int i = 0; i < this->kCount; ++i) {
-      const int m = this->row(i);
       this->values[i] = device::from_compute<T>(0);
-      if (offset >= 0 && m < left) this->values[i] = grad[offset + m * problem.grad.c];
+      if (offset >= 0) this->values[i] = (grad + offset)[rows[i]];
     }
   }
 };
@@ -94,18 +93,17 @@ struct GradCopy<Config, T, false> : ScalarCopy<Config, T, Config::kTileM, true> 
 template <class Config, class T>
 struct GradCopy<Config, T, true> : VectorCopy<Config, T, Config::kTileM, false> {
   const T* grad;
-  bool inside;
 
   CNNEXT_DEVICE GradCopy(const WeightProblem& problem, const T* g, int group, int m0)
-      : grad(g + int64_t{group} * problem.group_k + m0 + this->vector()),
-        inside(m0 + this->vector() < problem.group_k) {}
+      : grad(g + int64_t{group} * problem.group_k +
+             smaller(m0 + this->vector(), problem.group_k - this->kVector)) {}
 
-  CNNEXT_DEVICE void load(const WeightProblem&, const PixelEntry (&pixels)[Config::kTileK]) {
+  CNNEXT_DEVICE void load(const PixelEntry* pixels) {
 #pragma unroll
     for (int i = 0; i < this->kCount; ++i) {
       const int64_t offset = pixels[this->row(i)].grad;
       this->values[i] = {};
-      if (offset >= 0 && inside) this->values[i] = device::load_vector_readonly<this->kVector>(grad + offset);
+      if (offset >= 0) this->values[i] = device::load_vector_readonly<this->kVector>(grad + offset);
     }
   }
 };
@@ -122,12 +120,12 @@ struct WindowCopy<Config, T, false> : ScalarCopy<Config, T, Config::kTileN, true
 #pragma unroll
     for (int i = 0; i < this->kCount; ++i) column[i].find(problem, group, n0 + this->row(i));
   }
-  CNNEXT_DEVICE void load(const WeightProblem& problem, const PixelEntry (&pixels)[Config::kTileK]) {
+  CNNEXT_DEVICE void load(const WeightProblem& problem, const PixelEntry* pixels) {
     const PixelEntry pixel = pixels[this->lane()];
 #pragma unroll
     for (int i = 0; i < this->kCount; ++i) {
       this->values[i] = device::from_compute<T>(0);
-      if (column[i].inside(problem, pixel)) this->values[i] = x[pixel.window + column[i].offset];
+      if (column[i].inside(problem, pixel)) this->values[i] = (x + pixel.window)[column[i].offset];
     }
   }
 };
@@ -140,7 +138,7 @@ struct WindowCopy<Config, T, true> : VectorCopy<Config, T, Config::kTileN, false
   CNNEXT_DEVICE WindowCopy(const WeightProblem& problem, const T* x_, int group, int n0) : x(x_) {
     column.find(problem, group, n0 + this->vector());
   }
-  CNNEXT_DEVICE void load(const WeightProblem& problem, const PixelEntry (&pixels)[Config::kTileK]) {
+  CNNEXT_DEVICE void load(const WeightProblem& problem, const PixelEntry* pixels) {
 #pragma unroll
     for (int i = 0; i < this->kCount; ++i) {
       const PixelEntry pixel = pixels[this->row(i)];
