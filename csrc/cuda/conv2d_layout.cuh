@@ -87,8 +87,8 @@ struct Divisor {
   }
 
   CNNEXT_HOST_DEVICE constexpr uint32_t quotient(uint32_t n) const {
-    const uint64_t high = (static_cast<uint64_t>(n) * multiplier) >> 32;
-    return static_cast<uint32_t>((high + n) >> shift);
+    const auto high = static_cast<uint32_t>((static_cast<uint64_t>(n) * multiplier) >> 32);
+    return (high + n) >> shift;  // both are below 2^31
   }
   CNNEXT_HOST_DEVICE constexpr uint32_t remainder(uint32_t n) const { return n - quotient(n) * divisor; }
 };

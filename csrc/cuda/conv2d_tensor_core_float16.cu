@@ -1,0 +1,14 @@
+// Tensor-core convolutions of float16. A file of its own for each type: they compile side by side.
+#include "conv2d_tensor_core_weight_launch.cuh"
+
+namespace cnnext {
+
+template void launch_tensor_core_forward(const TensorCorePlan&, const Conv2dShape&, TensorCoreLayout,
+                                         const __half*, const __half*, const __half*, __half*, void*,
+                                         cudaStream_t);
+template void launch_tensor_core_backward_input(const TensorCorePlan&, const Conv2dShape&, TensorCoreLayout,
+                                                const __half*, const __half*, __half*, void*, cudaStream_t);
+template void launch_tensor_core_backward_weight(const TensorCorePlan&, const Conv2dShape&, TensorCoreLayout,
+                                                 const __half*, const __half*, __half*, void*, cudaStream_t);
+
+}  // namespace cnnext
