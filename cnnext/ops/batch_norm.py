@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from cnnext.backends import TORCH, choose
-from cnnext.ops.arguments import new_empty, require_optional_tensor, require_same_device, require_tensor
+from cnnext.ops.arguments import new_empty, require_same_device, require_tensor
 from cnnext.registration import OpSpec, declare
 
 
@@ -58,14 +58,12 @@ def batch_norm(
     if backend is TORCH:
         return torch.nn.functional.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
     image = _as_image(input)
-    if not training:
-        output, _, _ = backend.ops.batch_norm(image, weight, bias, running_mean, running_var, False, eps)
-        return output.view(input.shape)
-    output, mean, var = backend.ops.batch_norm(image, weight, bias, None, None, True, eps)
-    if running_mean is not None and input.numel() > 0:
+    statistics = (None, None) if training else (running_mean, running_var)
+    output, mean, var = backend.ops.batch_norm(image, weight, bias, *statistics, training, eps)
+    if training and running_mean is not None and input.numel() > 0:
         count = input.numel() // input.shape[1]
         backend.ops.batch_norm_update_(running_mean, running_var, mean, var, count, momentum)
-    return output.view(input.shape)
+    return output if image is input else output.view(input.shape)
 
 
 def _check_arguments(
@@ -85,16 +83,12 @@ def _check_arguments(
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             raise TypeError(f"argument `{name}` must be a float, but got {value!r}")
     channels = _channels(input)
-    names = ("running_mean", "running_var", "weight", "bias")
-    for name, tensor in zip(names, (running_mean, running_var, weight, bias), strict=True):
-        require_optional_tensor(tensor, name)
-        require_same_device("input", input, name, tensor)
-        if tensor is not None and tensor.shape != (channels,):
-            raise RuntimeError(
-                f"expected `{name}` of shape [{channels}], one value per channel of `input`, but got shape "
-                f"{list(tensor.shape)}"
-            )
-        if tensor is not None and tensor.requires_grad and name.startswith("running"):
+    _check_channel_values(running_mean, "running_mean", input, channels)
+    _check_channel_values(running_var, "running_var", input, channels)
+    _check_channel_values(weight, "weight", input, channels)
+    _check_channel_values(bias, "bias", input, channels)
+    for name, tensor in (("running_mean", running_mean), ("running_var", running_var)):
+        if tensor is not None and tensor.requires_grad:
             raise RuntimeError(f"`{name}` must not require a gradient: batch_norm has none for it")
     if (running_mean is None) != (running_var is None):
         raise ValueError("`running_mean` and `running_var` must either both be None or neither be None")
@@ -106,10 +100,22 @@ def _check_arguments(
         raise ValueError(f"batch_norm eps must be positive in training, else non-negative, but got {eps}")
 
 
+def _check_channel_values(tensor: Any, name: str, input: torch.Tensor, channels: int) -> None:
+    if tensor is None:
+        return
+    require_tensor(tensor, name)
+    require_same_device("input", input, name, tensor)
+    if tensor.dim() != 1 or tensor.size(0) != channels:
+        raise RuntimeError(
+            f"expected `{name}` of shape [{channels}], one value per channel of `input`, but got shape "
+            f"{list(tensor.shape)}"
+        )
+
+
 def _channels(input: torch.Tensor) -> int:
     if input.dim() < 2:
         raise RuntimeError(f"expected `input` with at least 2 dimensions, (N, C, …), but got shape {list(input.shape)}")
-    return input.shape[1]
+    return input.size(1)
 
 
 def _as_image(input: torch.Tensor) -> torch.Tensor:

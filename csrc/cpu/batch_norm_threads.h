@@ -9,13 +9,13 @@ namespace cnnext {
 
 // NCHW images up to this size go by columns if there are enough of them to pay for spreading the
 // coefficients.
-inline constexpr int64_t kSmallImage = 16, kLeastRows = 4;
+inline constexpr int64_t kSmallImage = 64, kLeastRows = 4;
 
 // The walk through [n, c, hw] or [n, hw, c] that gives the kernels their longest inner loop.
 inline BatchNormShape batch_norm_shape(int64_t n, int64_t c, int64_t hw, bool channels_last) {
   if (c == 1) return {1, 1, n * hw, false, 1};
   if (channels_last || hw == 1) return {n, c, hw, true, 1};
-  if (hw <= kSmallImage && n >= kLeastRows) return {n, c * hw, 1, true, hw};
+  if (hw <= kSmallImage && n >= kLeastRows && 2 * n >= hw) return {n, c * hw, 1, true, hw};
   return {n, c, hw, false, 1};
 }
 
