@@ -62,13 +62,13 @@ static void add_pixels_band(const WeightGradJob<T, C>& job, TapsJob<C> taps, int
     image.data += rows.in * image.channel;
     const int64_t block = step * plan.blocks + k;
     C* sums = job.sums + block * plan.taps() * plan.x.vector;
-    for (int64_t i = 0; i < rows.in; ++i) {
-      add_grad(taps, taps.grad + i * taps.grad_channel, job.bias_sums + (block + i) * plan.x.vector);
-    }
     if (rows.in == 1) taps_tiles<C, 1, false>(taps, job.lists.offsets, plan.taps(), sums);
     if (rows.in == 2) taps_tiles<C, 2, false>(taps, job.lists.offsets, plan.taps(), sums);
     if (rows.in == 3) taps_tiles<C, 3, false>(taps, job.lists.offsets, plan.taps(), sums);
     if (rows.in == 4) taps_tiles<C, 4, false>(taps, job.lists.offsets, plan.taps(), sums);
+    for (int64_t i = 0; i < rows.in; ++i) {
+      add_grad(taps, taps.grad + i * taps.grad_channel, job.bias_sums + (block + i) * plan.x.vector);
+    }
   }
 }
 
