@@ -1,7 +1,8 @@
-"""Two corrections of Triton's interpreter, so that a kernel computes under it what it computes when compiled.
+"""Corrections of Triton's interpreter, so that a kernel computes under it what it computes when compiled.
 
 The interpreter keeps bfloat16 as its bits in ``uint16``. It truncates where a compiled cast rounds to nearest even,
-and multiplies the bits themselves in ``tl.dot``. Used only where ``TRITON_INTERPRET=1``.
+and multiplies the bits themselves in ``tl.dot``. ``tl.sum`` adds values one by one where threads add them as a tree.
+Used only where ``TRITON_INTERPRET=1``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from triton.runtime import interpreter
 
 
 def correct() -> None:
-    """Replace the casts from and to bfloat16, and the matrix product, of the interpreter."""
+    """Replace the casts from and to bfloat16, the matrix product, and the sum, of the interpreter."""
     builder: Any = interpreter.InterpreterBuilder
     cast, dot = builder.cast_impl, builder.create_dot
 
@@ -30,7 +31,19 @@ def correct() -> None:
     def create_dot(self: Any, a: Any, b: Any, *others: Any) -> Any:
         return dot(self, _widened(a), _widened(b), *others)
 
+    def add(self: Any, values: Any) -> Any:
+        data = values.handle.data
+        rows = data.reshape(-1) if self.axis is None else np.moveaxis(data, self.axis, -1)
+        while rows.shape[-1] > 1:  # a power of two
+            half = rows.shape[-1] // 2
+            rows = rows[..., :half] + rows[..., half:]
+        total = rows[..., 0]
+        if self.keep_dims:
+            total = np.expand_dims(total, tuple(range(data.ndim)) if self.axis is None else self.axis)
+        return self.to_tensor(total, values.dtype)
+
     builder.cast_impl, builder.create_dot = cast_impl, create_dot
+    interpreter.ReduceOps.sum = add
 
 
 def _widened(handle: Any) -> Any:

@@ -26,13 +26,14 @@ class Kernel:
     Args:
         function: decorated with ``triton.jit``.
         configs: all that may be tried.
-        fits: ``fits(config, target, itemsize)`` says whether a target's limits allow a config.
+        fits: ``fits(config, target, kind)`` says whether a target's limits allow a config for a kind of numbers: the
+            name of a dtype, or "tf32".
         cost: ``cost(config, target, hints)``: the config with the least is the heuristic's choice.
     """
 
     function: Any
     configs: tuple[triton.Config, ...]
-    fits: Callable[[triton.Config, Target, int], bool] = lambda config, target, itemsize: True
+    fits: Callable[[triton.Config, Target, str], bool] = lambda config, target, kind: True
     cost: Callable[[triton.Config, Target, Hints], float] = lambda config, target, hints: 0.0
     _ranked: dict[Any, list[triton.Config]] = field(default_factory=dict)
 
@@ -41,19 +42,19 @@ class Kernel:
         """Name of the function."""
         return self.function.__name__
 
-    def ranked(self, on: Target, itemsize: int, hints: Hints) -> list[triton.Config]:
+    def ranked(self, on: Target, kind: str, hints: Hints) -> list[triton.Config]:
         """The configs that fit, in the order in which to try them; at least one.
 
         The interpreter pays per operation, not per element: there the largest tiles come first.
         """
-        key = (on, itemsize, hints)
+        key = (on, kind, hints)
         if key not in self._ranked:
-            fitting = [config for config in self.configs if self.fits(config, on, itemsize)]
+            fitting = [config for config in self.configs if self.fits(config, on, kind)]
             if on is target.INTERPRETER:
                 self._ranked[key] = sorted(fitting, key=_elements, reverse=True)
             else:
                 self._ranked[key] = sorted(fitting, key=lambda config: self.cost(config, on, hints))
-            assert fitting, f"no config of {self.name} fits {on}"
+            assert fitting, f"no config of {self.name} for {kind} fits {on}"
         return self._ranked[key]
 
 
@@ -106,7 +107,7 @@ def launch(
 
     Args:
         kernel: what to run.
-        like: a tensor on the device, in the dtype that decides how much shared memory a tile takes.
+        like: a tensor on the device, of the dtype of the operands.
         grid: number of programs, from the config's values.
         arguments: tensors (or None) and sizes, by name.
         constants: compile-time constants besides those of the config, by name.
@@ -116,7 +117,8 @@ def launch(
         RuntimeError: no config can be compiled and run; the text names kernel, configs and target.
     """
     on = target_of(like)
-    configs = kernel.ranked(on, like.element_size(), hints)
+    kind = "tf32" if constants.get("PRECISION") == "tf32" else str(like.dtype).removeprefix("torch.")
+    configs = kernel.ranked(on, kind, hints)
     if _recorded is not None:
         _recorded.append(Launch(kernel, arguments, constants, configs))
         return

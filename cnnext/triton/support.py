@@ -17,7 +17,7 @@ NAMESPACE = "cnnext_triton"
 OLDEST = (3, 6)
 """The oldest Triton that is accepted: the one that comes with torch 2.10."""
 OLDEST_GPU = (7, 5)
-MODULES = ("corr2d",)
+MODULES = ("corr2d", "conv2d")
 """Modules of this package that define ops when they are imported."""
 
 

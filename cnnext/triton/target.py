@@ -32,6 +32,11 @@ class Target:
         """Whether Triton compiles ``tl.dot`` of 16-bit operands to tensor cores (it has none for 7.5)."""
         return self.capability >= 80
 
+    @property
+    def sums_lie_apart(self) -> bool:
+        """Whether operands come from shared memory alone (wgmma, tcgen05), which leaves registers to the sums."""
+        return 90 <= self.capability < 120
+
 
 INTERPRETER = Target("interpreter", 0, 1 << 40, 2)
 TARGETS = {

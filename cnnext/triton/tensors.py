@@ -91,3 +91,8 @@ def empty(
 def any_channels_last(*tensors: torch.Tensor) -> bool:
     """Whether one of the tensors is ordered N, H, W, C, which the result then is too."""
     return any(is_channels_last(tensor) for tensor in tensors)
+
+
+def strides(name: str, letters: str, tensor: torch.Tensor) -> dict[str, int]:
+    """The strides of ``tensor`` as arguments of a kernel: ``x_n x_c x_h x_w`` for name "x" and letters "nchw"."""
+    return {f"{name}_{letter}": step for letter, step in zip(letters, tensor.stride(), strict=True) if letter != " "}

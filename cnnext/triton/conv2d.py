@@ -1,0 +1,135 @@
+"""conv2d in Triton: checks, outputs, the choice of the algorithm, registration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from cnnext.triton import conv2d_depthwise as depthwise
+from cnnext.triton import conv2d_gemm as gemm
+from cnnext.triton.conv2d_gemm import Epilogue
+from cnnext.triton.conv2d_shape import check_grad, conv2d_shape
+from cnnext.triton.define import define
+from cnnext.triton.tensors import any_channels_last, check_dtype, check_same, check_shape, empty
+
+Ints = Sequence[int]
+
+
+def convolve(
+    input: torch.Tensor, weight: torch.Tensor, geometry: tuple[Ints, Ints, Ints, int], epilogue: Epilogue, tf32: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The convolution and whatever ``epilogue`` adds; with the sums of its statistics, or None.
+
+    Args:
+        input, weight: as in :func:`conv2d`.
+        geometry: stride, padding, dilation, groups.
+        epilogue: its ``residual`` must lie in memory as the output does.
+        tf32: whether products of float32 may be made in TensorFloat-32.
+
+    Raises:
+        RuntimeError: shapes, values, dtypes or devices do not fit.
+    """
+    shape = conv2d_shape(input.shape, weight.shape, *geometry)
+    check_same(input, "input", weight, "weight")
+    check_dtype(input, "input")
+    if epilogue.bias is not None:
+        check_shape(epilogue.bias, "bias", (shape.k,))
+        check_same(input, "input", epilogue.bias, "bias")
+        epilogue = Epilogue(epilogue.bias.contiguous(), epilogue.residual, epilogue.relu, epilogue.shift)
+    output = empty(input, (shape.n, shape.k, shape.p, shape.q), channels_last=any_channels_last(input, weight))
+    if epilogue.residual is not None:
+        check_shape(epilogue.residual, "residual", output.shape)
+        check_same(input, "input", epilogue.residual, "residual")
+        if epilogue.residual.stride() != output.stride():
+            raise RuntimeError(
+                f"expected `residual` of strides {output.stride()}, but got {epilogue.residual.stride()}"
+            )
+    if output.numel() == 0:
+        return output, None
+    if shape.is_depthwise:
+        return output, depthwise.forward(input, weight, output, shape, epilogue)
+    return output, gemm.forward(input, weight, output, shape, epilogue, tf32)
+
+
+def conv2d(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    stride: Ints,
+    padding: Ints,
+    dilation: Ints,
+    groups: int,
+    allow_tf32: bool,
+    allow_winograd: bool,
+) -> torch.Tensor:
+    """The forward pass; ``allow_winograd`` changes nothing."""
+    return convolve(input, weight, (stride, padding, dilation, groups), Epilogue(bias), allow_tf32)[0]
+
+
+def conv2d_backward_input(
+    grad: torch.Tensor,
+    weight: torch.Tensor,
+    input_size: Ints,
+    stride: Ints,
+    padding: Ints,
+    dilation: Ints,
+    groups: int,
+    allow_tf32: bool,
+    allow_winograd: bool,
+) -> torch.Tensor:
+    """The gradient of the input, in the layout of ``grad`` or ``weight`` if one of them is channels_last."""
+    shape = conv2d_shape(input_size, weight.shape, stride, padding, dilation, groups)
+    check_grad(grad, shape)
+    check_same(grad, "grad", weight, "weight")
+    check_dtype(grad, "grad")
+    grad_input = empty(grad, input_size, channels_last=any_channels_last(grad, weight))
+    if grad_input.numel() == 0:
+        return grad_input
+    if shape.is_depthwise:
+        depthwise.backward_input(grad, weight, grad_input, shape)
+    else:
+        gemm.backward_input(grad, weight, grad_input, shape, allow_tf32)
+    return grad_input
+
+
+def conv2d_backward_weight(
+    grad: torch.Tensor,
+    input: torch.Tensor,
+    weight_size: Ints,
+    stride: Ints,
+    padding: Ints,
+    dilation: Ints,
+    groups: int,
+    allow_tf32: bool,
+    allow_winograd: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The gradients of the weight and of the bias, contiguous; the same bits every time."""
+    shape = conv2d_shape(input.shape, weight_size, stride, padding, dilation, groups)
+    check_grad(grad, shape)
+    check_same(grad, "grad", input, "input")
+    check_dtype(grad, "grad")
+    grad_weight, grad_bias = empty(grad, weight_size), empty(grad, (shape.k,))
+    if grad.numel() == 0:
+        return grad_weight.zero_(), grad_bias.zero_()
+    if shape.is_depthwise:
+        depthwise.backward_weight(grad, input, grad_weight, shape)
+    else:
+        gemm.backward_weight(grad, input, grad_weight, shape, allow_tf32)
+    depthwise.backward_weight(grad, None, grad_bias, shape)
+    return grad_weight, grad_bias
+
+
+GEOMETRY = (
+    "SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups, bool allow_tf32, bool allow_winograd"
+)
+define(f"conv2d(Tensor input, Tensor weight, Tensor? bias, {GEOMETRY}) -> Tensor", conv2d)
+define(
+    f"conv2d_backward_input(Tensor grad, Tensor weight, SymInt[] input_size, {GEOMETRY}) -> Tensor",
+    conv2d_backward_input,
+)
+define(
+    f"conv2d_backward_weight(Tensor grad, Tensor input, SymInt[] weight_size, {GEOMETRY}) -> "
+    "(Tensor grad_weight, Tensor grad_bias)",
+    conv2d_backward_weight,
+)

@@ -1,0 +1,98 @@
+"""The convolution kernels with the configs that they may run with, and how a config is chosen without measuring.
+
+The cost of an implicit GEMM is counted, not timed: waves of tiles over the multiprocessors, each tile as long as its
+products and the reading of its operands take. Hints: (gemm_m, gemm_n, gemm_k, number of GEMMs side by side).
+"""
+
+from __future__ import annotations
+
+import triton
+
+from cnnext.triton.conv2d_backward_input_kernel import conv2d_backward_input_implicit_gemm_kernel
+from cnnext.triton.conv2d_backward_weight_kernel import conv2d_backward_weight_implicit_gemm_kernel
+from cnnext.triton.conv2d_depthwise_kernel import (
+    conv2d_backward_input_depthwise_kernel,
+    conv2d_backward_weight_depthwise_kernel,
+    conv2d_forward_depthwise_kernel,
+)
+from cnnext.triton.conv2d_forward_kernel import conv2d_forward_implicit_gemm_kernel
+from cnnext.triton.launch import Hints, Kernel
+from cnnext.triton.target import Target
+
+ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "tf32": 4, "float64": 8}
+OPERAND_READ = 48
+"""What one value of an operand costs in products: with it, tiles as wide as they are high come out best."""
+
+
+def _gemm(block_m: int, block_n: int, block_k: int, warps: int, stages: int) -> triton.Config:
+    return triton.Config(
+        {"BLOCK_M": block_m, "BLOCK_N": block_n, "BLOCK_K": block_k}, num_warps=warps, num_stages=stages
+    )
+
+
+GEMM_CONFIGS = (
+    _gemm(128, 256, 64, 8, 3),
+    _gemm(128, 128, 64, 8, 3),
+    _gemm(128, 128, 32, 8, 3),
+    _gemm(128, 64, 32, 4, 4),
+    _gemm(64, 128, 32, 4, 4),
+    _gemm(64, 64, 64, 4, 3),
+    _gemm(64, 64, 32, 4, 3),
+    _gemm(128, 32, 32, 4, 4),
+    _gemm(64, 32, 32, 4, 3),
+    _gemm(64, 16, 32, 4, 3),
+    _gemm(32, 32, 32, 4, 3),
+    _gemm(128, 128, 16, 8, 2),
+    _gemm(64, 64, 16, 4, 3),
+    _gemm(64, 32, 16, 4, 3),
+    _gemm(32, 32, 16, 4, 3),
+)
+
+
+def gemm_fits(config: triton.Config, on: Target, kind: str) -> bool:
+    """Whether shared memory holds the tiles of all stages, and registers the sums.
+
+    On the tensor cores a thread keeps its share of the sums and little else. Where products of float32 and float64 are
+    made one by one, rows of the operands lie in registers too: only small and shallow tiles keep from spilling.
+    """
+    m, n, k = (config.kwargs[f"BLOCK_{axis}"] for axis in "MNK")
+    if config.num_stages * (m + n) * k * ITEMSIZE[kind] > on.shared_bytes:
+        return False
+    if on.capability == 0:
+        return m * n <= 128 * 128 and (k == 16 or kind != "float32")
+    if kind in ("float16", "bfloat16", "tf32") and on.tensor_cores:
+        return m * n <= (128 * 256 if on.sums_lie_apart and kind != "tf32" else 128 * 128)
+    return k == 16 and m * n <= (64 * 64 if kind != "float64" else 64 * 32)
+
+
+def gemm_cost(config: triton.Config, on: Target, hints: Hints) -> float:
+    """Time of a GEMM of these sizes, in products of one tile after another."""
+    m, n, k = (config.kwargs[f"BLOCK_{axis}"] for axis in "MNK")
+    gemm_m, gemm_n, gemm_k, count = hints
+    tiles = triton.cdiv(gemm_m, m) * triton.cdiv(gemm_n, n) * count
+    waves = max(tiles / on.processors, 1.0)
+    return waves * triton.cdiv(gemm_k, k) * k * (m * n + OPERAND_READ * (m + n))
+
+
+FORWARD = Kernel(conv2d_forward_implicit_gemm_kernel, GEMM_CONFIGS, gemm_fits, gemm_cost)
+BACKWARD_INPUT = Kernel(conv2d_backward_input_implicit_gemm_kernel, GEMM_CONFIGS, gemm_fits, gemm_cost)
+BACKWARD_WEIGHT = Kernel(conv2d_backward_weight_implicit_gemm_kernel, GEMM_CONFIGS, gemm_fits, gemm_cost)
+
+
+def _depthwise(block_m: int, block_n: int) -> triton.Config:
+    return triton.Config({"BLOCK_M": block_m, "BLOCK_N": block_n}, num_warps=4)
+
+
+DEPTHWISE_CONFIGS = (_depthwise(512, 1), _depthwise(128, 4), _depthwise(32, 32), _depthwise(16, 64))
+
+
+def depthwise_cost(config: triton.Config, on: Target, hints: Hints) -> float:
+    """Least for the tile that lies as the memory does. Hints: (channels, 1 if the channel is the fastest else 0)."""
+    channels, last = hints
+    wanted = min(channels, 64) if last else 1
+    return abs(config.kwargs["BLOCK_N"] - wanted)
+
+
+FORWARD_DEPTHWISE = Kernel(conv2d_forward_depthwise_kernel, DEPTHWISE_CONFIGS, cost=depthwise_cost)
+BACKWARD_INPUT_DEPTHWISE = Kernel(conv2d_backward_input_depthwise_kernel, DEPTHWISE_CONFIGS, cost=depthwise_cost)
+BACKWARD_WEIGHT_DEPTHWISE = Kernel(conv2d_backward_weight_depthwise_kernel, DEPTHWISE_CONFIGS, cost=depthwise_cost)

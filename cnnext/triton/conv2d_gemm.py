@@ -1,0 +1,207 @@
+"""Launches of the implicit-GEMM kernels of conv2d."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+
+from cnnext.triton.conv2d_configs import BACKWARD_INPUT, BACKWARD_WEIGHT, FORWARD
+from cnnext.triton.conv2d_shape import Conv2dShape
+from cnnext.triton.launch import launch
+from cnnext.triton.reduce import splits_for, sum_partials
+from cnnext.triton.tensors import accumulator_dtype, any_channels_last, empty, strides
+
+FEW_CHANNELS = 16
+"""Below it a block of channels would be mostly empty, and gemm_k is walked FLAT."""
+PIXELS_A_STEP = 128
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What happens to an output before it is written (``store_output`` in ``conv2d_tile_kernel.py``).
+
+    Args:
+        bias: shape (K,), of the output's dtype.
+        residual: of the output's shape, dtype and strides; added after the bias.
+        relu: whether negative values become zero, after that.
+        shift: shape (K,), in the type of the sums. With it the output's statistics are taken.
+    """
+
+    bias: torch.Tensor | None = None
+    residual: torch.Tensor | None = None
+    relu: bool = False
+    shift: torch.Tensor | None = None
+
+    def arguments(self, sums: torch.Tensor | None) -> dict[str, Any]:
+        """Tensors of the kernel."""
+        return {"bias_ptr": self.bias, "residual_ptr": self.residual, "shift_ptr": self.shift, "sums_ptr": sums}
+
+    def constants(self) -> dict[str, bool]:
+        """Which steps there are."""
+        return {
+            "HAS_BIAS": self.bias is not None,
+            "HAS_RESIDUAL": self.residual is not None,
+            "RELU": self.relu,
+            "STATISTICS": self.shift is not None,
+        }
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of the GEMM of a plain convolution: ``pixels`` in each of ``images``, a fixed step apart."""
+
+    images: int
+    pixels: int
+
+    @staticmethod
+    def of(shape: Conv2dShape, *tensors: torch.Tensor) -> Rows | None:
+        """The rows, the whole batch in one if memory allows; None if the tensors are not made of such rows."""
+        if not shape.is_plain:
+            return None
+        if not all(x.stride(2) == shape.w * x.stride(3) for x in tensors):
+            return None
+        if all(x.stride(0) == shape.h * shape.w * x.stride(3) for x in tensors):
+            return Rows(1, shape.pixels)
+        return Rows(shape.n, shape.h * shape.w) if shape.n < 2**16 else None
+
+
+def precision(tensor: torch.Tensor, allow_tf32: bool) -> dict[str, str]:
+    """How products of float32 are made; it means nothing for the other dtypes."""
+    return {"PRECISION": "tf32" if allow_tf32 and tensor.dtype == torch.float32 else "ieee"}
+
+
+def _channel_fastest(weight: torch.Tensor) -> torch.Tensor:
+    """The weight with its input channels side by side, copied if need be: it is read a block of channels a tap."""
+    return weight if weight.stride(1) == 1 else weight.contiguous(memory_format=torch.channels_last)
+
+
+def forward(
+    x: torch.Tensor, weight: torch.Tensor, y: torch.Tensor, shape: Conv2dShape, epilogue: Epilogue, allow_tf32: bool
+) -> torch.Tensor | None:
+    """Write the convolution to ``y``; return sums [tiles][2][K] of its statistics if ``epilogue`` asks for them."""
+    rows = Rows.of(shape, x, y)
+    images, pixels = (rows.images, rows.pixels) if rows else (1, shape.pixels)
+    flat = shape.group_c < FEW_CHANNELS and shape.r * shape.s > 1
+    w = weight if flat or shape.r * shape.s == 1 else _channel_fastest(weight)
+    sums = None
+    if epilogue.shift is not None:
+        smallest = min(config.kwargs["BLOCK_M"] for config in FORWARD.configs)
+        tiles = images * triton.cdiv(pixels, smallest)  # whatever the config; rows that it does not need stay zero
+        sums = torch.zeros((tiles, 2, shape.k), dtype=accumulator_dtype(x), device=x.device)
+    launch(
+        FORWARD,
+        x,
+        lambda config: (
+            triton.cdiv(pixels, config["BLOCK_M"]) * triton.cdiv(shape.group_k, config["BLOCK_N"]),
+            shape.groups,
+            images,
+        ),
+        {
+            "x_ptr": x,
+            "w_ptr": w,
+            "y_ptr": y,
+            **epilogue.arguments(sums),
+            "pixels": pixels,
+            **shape.sizes(),
+            "group_c": shape.group_c,
+            "group_k": shape.group_k,
+            **strides("x", "nchw", x),
+            **strides("w", "kcrs", w),
+            **strides("y", "nkpq", y),
+        },
+        {
+            **shape.constants(),
+            "PLAIN": rows is not None,
+            "FLAT": flat,
+            **precision(x, allow_tf32),
+            **epilogue.constants(),
+        },
+        hints=(pixels, shape.group_k, shape.group_c * shape.r * shape.s, images * shape.groups),
+    )
+    return sums
+
+
+def backward_input(
+    grad: torch.Tensor, weight: torch.Tensor, grad_x: torch.Tensor, shape: Conv2dShape, allow_tf32: bool
+) -> None:
+    """Write the gradient of the input to ``grad_x``."""
+    if shape.is_plain and shape.groups == 1:
+        forward(grad, weight.transpose(0, 1), grad_x, shape.swapped(), Epilogue(), allow_tf32)
+        return
+    phase = [triton.cdiv(size, step) for size, step in zip((shape.h, shape.w), shape.stride, strict=True)]
+    pixels = shape.n * phase[0] * phase[1]
+    steps = [stride // math.gcd(stride, dil) for stride, dil in zip(shape.stride, shape.dilation, strict=True)]
+    w = weight if shape.r * shape.s == 1 else _channel_fastest(weight)
+    launch(
+        BACKWARD_INPUT,
+        grad,
+        lambda config: (
+            triton.cdiv(pixels, config["BLOCK_M"]) * triton.cdiv(shape.group_c, config["BLOCK_N"]),
+            shape.groups,
+            shape.stride[0] * shape.stride[1],
+        ),
+        {
+            "g_ptr": grad,
+            "w_ptr": w,
+            "gx_ptr": grad_x,
+            "images": shape.n,
+            **shape.sizes(),
+            "group_c": shape.group_c,
+            "group_k": shape.group_k,
+            **strides("g", "nkpq", grad),
+            **strides("w", "kcrs", w),
+            **strides("gx", "nchw", grad_x),
+        },
+        {
+            **shape.constants(),
+            "STEP_R": steps[0],
+            "STEP_S": steps[1],
+            "FLAT": shape.group_k < FEW_CHANNELS and shape.r * shape.s > 1,
+            **precision(grad, allow_tf32),
+        },
+        hints=(
+            pixels,
+            shape.group_c,
+            triton.cdiv(shape.group_k * shape.r * shape.s, steps[0] * steps[1]),
+            shape.groups * shape.stride[0] * shape.stride[1],
+        ),
+    )
+
+
+def backward_weight(
+    grad: torch.Tensor, x: torch.Tensor, grad_weight: torch.Tensor, shape: Conv2dShape, allow_tf32: bool
+) -> None:
+    """Write the gradient of the weight to ``grad_weight``, which is contiguous."""
+    columns = shape.group_c * shape.r * shape.s
+    steps = triton.cdiv(shape.pixels, PIXELS_A_STEP)
+    tiles = triton.cdiv(shape.group_k, 64) * triton.cdiv(columns, 64) * shape.groups
+    splits = splits_for(x, tiles, steps, least_steps=2)
+    partial = empty(grad, (splits, *grad_weight.shape), accumulator_dtype(grad))
+    launch(
+        BACKWARD_WEIGHT,
+        grad,
+        lambda config: (
+            triton.cdiv(shape.group_k, config["BLOCK_M"]) * triton.cdiv(columns, config["BLOCK_N"]),
+            shape.groups,
+            splits,
+        ),
+        {
+            "g_ptr": grad,
+            "x_ptr": x,
+            "partial_ptr": partial,
+            "pixels": shape.pixels,
+            "pixels_each": triton.cdiv(steps, splits) * PIXELS_A_STEP,
+            **shape.sizes(),
+            "group_c": shape.group_c,
+            "group_k": shape.group_k,
+            **strides("g", "nkpq", grad),
+            **strides("x", "nchw", x),
+        },
+        {**shape.constants(), "LAST": any_channels_last(x), **precision(grad, allow_tf32)},
+        hints=(shape.group_k, columns, triton.cdiv(shape.pixels, splits), shape.groups * splits),
+    )
+    sum_partials(partial, grad_weight)
