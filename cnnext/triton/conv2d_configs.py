@@ -1,7 +1,8 @@
 """The convolution kernels with the configs that they may run with, and how a config is chosen without measuring.
 
 The cost of an implicit GEMM is counted, not timed: waves of tiles over the multiprocessors, each tile as long as its
-products and the reading of its operands take. Hints: (gemm_m, gemm_n, gemm_k, number of GEMMs side by side).
+products and the reading of its operands take. Hints: (gemm_m, gemm_n, gemm_k, number of GEMMs side by side, 1 if
+operands are read value by value else 0).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from cnnext.triton.launch import Hints, Kernel
 from cnnext.triton.target import Target
 
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "tf32": 4, "float64": 8}
+MOST_READ = 32
+"""Values of the operands that a thread may read one by one in a step."""
 OPERAND_READ = 48
 """What one value of an operand costs in products: with it, tiles as wide as they are high come out best."""
 
@@ -36,6 +39,8 @@ GEMM_CONFIGS = (
     _gemm(128, 128, 32, 8, 3),
     _gemm(128, 64, 32, 4, 4),
     _gemm(64, 128, 32, 4, 4),
+    _gemm(128, 64, 32, 8, 3),
+    _gemm(64, 128, 32, 8, 3),
     _gemm(64, 64, 64, 4, 3),
     _gemm(64, 64, 32, 4, 3),
     _gemm(128, 32, 32, 4, 4),
@@ -49,26 +54,30 @@ GEMM_CONFIGS = (
 )
 
 
-def gemm_fits(config: triton.Config, on: Target, kind: str) -> bool:
-    """Whether shared memory holds the tiles of all stages, and registers the sums.
+def gemm_fits(config: triton.Config, on: Target, kind: str, hints: Hints) -> bool:
+    """Whether shared memory holds the tiles of all stages, and registers what a thread has to keep.
 
-    On the tensor cores a thread keeps its share of the sums and little else. Where products of float32 and float64 are
-    made one by one, rows of the operands lie in registers too: only small and shallow tiles keep from spilling.
+    On the tensor cores that is its share of the sums; of operands that are read value by value, as 16-bit values are
+    in NCHW, also their addresses and the values on their way. wgmma and tcgen05 work on 64 rows at least. Where
+    products are made one by one, rows of the operands lie in registers too: only small, shallow tiles do not spill.
     """
     m, n, k = (config.kwargs[f"BLOCK_{axis}"] for axis in "MNK")
+    threads = 32 * config.num_warps
     if config.num_stages * (m + n) * k * ITEMSIZE[kind] > on.shared_bytes:
         return False
     if on.capability == 0:
         return m * n <= 128 * 128 and (k == 16 or kind != "float32")
     if kind in ("float16", "bfloat16", "tf32") and on.tensor_cores:
-        return m * n <= (128 * 256 if on.sums_lie_apart and kind != "tf32" else 128 * 128)
+        if k == 16 or (on.sums_lie_apart and m < 64) or (hints[4] and (m + n) * k > MOST_READ * threads):
+            return False
+        return m * n <= threads * (128 if on.sums_lie_apart and kind != "tf32" else 64)
     return k == 16 and m * n <= (64 * 64 if kind != "float64" else 64 * 32)
 
 
 def gemm_cost(config: triton.Config, on: Target, hints: Hints) -> float:
     """Time of a GEMM of these sizes, in products of one tile after another."""
     m, n, k = (config.kwargs[f"BLOCK_{axis}"] for axis in "MNK")
-    gemm_m, gemm_n, gemm_k, count = hints
+    gemm_m, gemm_n, gemm_k, count, _ = hints
     tiles = triton.cdiv(gemm_m, m) * triton.cdiv(gemm_n, n) * count
     waves = max(tiles / on.processors, 1.0)
     return waves * triton.cdiv(gemm_k, k) * k * (m * n + OPERAND_READ * (m + n))

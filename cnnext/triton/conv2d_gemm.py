@@ -92,6 +92,7 @@ def forward(
         smallest = min(config.kwargs["BLOCK_M"] for config in FORWARD.configs)
         tiles = images * triton.cdiv(pixels, smallest)  # whatever the config; rows that it does not need stay zero
         sums = torch.zeros((tiles, 2, shape.k), dtype=accumulator_dtype(x), device=x.device)
+    narrow = int(flat or x.stride(1) != 1)
     launch(
         FORWARD,
         x,
@@ -120,7 +121,7 @@ def forward(
             **precision(x, allow_tf32),
             **epilogue.constants(),
         },
-        hints=(pixels, shape.group_k, shape.group_c * shape.r * shape.s, images * shape.groups),
+        hints=(pixels, shape.group_k, shape.group_c * shape.r * shape.s, images * shape.groups, narrow),
     )
     return sums
 
@@ -135,6 +136,7 @@ def backward_input(
     phase = [triton.cdiv(size, step) for size, step in zip((shape.h, shape.w), shape.stride, strict=True)]
     pixels = shape.n * phase[0] * phase[1]
     steps = [stride // math.gcd(stride, dil) for stride, dil in zip(shape.stride, shape.dilation, strict=True)]
+    flat = shape.group_k < FEW_CHANNELS and shape.r * shape.s > 1
     w = weight if shape.r * shape.s == 1 else _channel_fastest(weight)
     launch(
         BACKWARD_INPUT,
@@ -160,7 +162,7 @@ def backward_input(
             **shape.constants(),
             "STEP_R": steps[0],
             "STEP_S": steps[1],
-            "FLAT": shape.group_k < FEW_CHANNELS and shape.r * shape.s > 1,
+            "FLAT": flat,
             **precision(grad, allow_tf32),
         },
         hints=(
@@ -168,6 +170,7 @@ def backward_input(
             shape.group_c,
             triton.cdiv(shape.group_k * shape.r * shape.s, steps[0] * steps[1]),
             shape.groups * shape.stride[0] * shape.stride[1],
+            int(flat or grad.stride(1) != 1),
         ),
     )
 
@@ -181,6 +184,7 @@ def backward_weight(
     tiles = triton.cdiv(shape.group_k, 64) * triton.cdiv(columns, 64) * shape.groups
     splits = splits_for(x, tiles, steps, least_steps=2)
     partial = empty(grad, (splits, *grad_weight.shape), accumulator_dtype(grad))
+    narrow = int(x.stride(1) != 1 or grad.stride(1) != 1 or shape.group_c < FEW_CHANNELS)
     launch(
         BACKWARD_WEIGHT,
         grad,
@@ -202,6 +206,6 @@ def backward_weight(
             **strides("x", "nchw", x),
         },
         {**shape.constants(), "LAST": any_channels_last(x), **precision(grad, allow_tf32)},
-        hints=(shape.group_k, columns, triton.cdiv(shape.pixels, splits), shape.groups * splits),
+        hints=(shape.group_k, columns, triton.cdiv(shape.pixels, splits), shape.groups * splits, narrow),
     )
     sum_partials(partial, grad_weight)

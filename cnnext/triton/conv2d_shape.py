@@ -126,8 +126,9 @@ def conv2d_shape(
                 f"`dilation` {list(dilation)})"
             )
         out.append((room - span) // stride[d] + 1)
-    pairs = ((values[0], values[1]) for values in (stride, padding, dilation))
-    return Conv2dShape(n, c, image[0], image[1], k, taps[0], taps[1], out[0], out[1], *pairs, groups)
+    (h, w), (r, s), (p, q) = image, taps, out
+    pairs = [(values[0], values[1]) for values in (stride, padding, dilation)]
+    return Conv2dShape(n, c, h, w, k, r, s, p, q, pairs[0], pairs[1], pairs[2], groups)
 
 
 def check_grad(grad: torch.Tensor, shape: Conv2dShape) -> None:

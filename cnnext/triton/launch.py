@@ -26,14 +26,14 @@ class Kernel:
     Args:
         function: decorated with ``triton.jit``.
         configs: all that may be tried.
-        fits: ``fits(config, target, kind)`` says whether a target's limits allow a config for a kind of numbers: the
-            name of a dtype, or "tf32".
+        fits: ``fits(config, target, kind, hints)`` says whether a target's limits allow a config for a kind of
+            numbers: the name of a dtype, or "tf32".
         cost: ``cost(config, target, hints)``: the config with the least is the heuristic's choice.
     """
 
     function: Any
     configs: tuple[triton.Config, ...]
-    fits: Callable[[triton.Config, Target, str], bool] = lambda config, target, kind: True
+    fits: Callable[[triton.Config, Target, str, Hints], bool] = lambda config, target, kind, hints: True
     cost: Callable[[triton.Config, Target, Hints], float] = lambda config, target, hints: 0.0
     _ranked: dict[Any, list[triton.Config]] = field(default_factory=dict)
 
@@ -49,7 +49,7 @@ class Kernel:
         """
         key = (on, kind, hints)
         if key not in self._ranked:
-            fitting = [config for config in self.configs if self.fits(config, on, kind)]
+            fitting = [config for config in self.configs if self.fits(config, on, kind, hints)]
             if on is target.INTERPRETER:
                 self._ranked[key] = sorted(fitting, key=_elements, reverse=True)
             else:
