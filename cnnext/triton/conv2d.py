@@ -120,9 +120,7 @@ def conv2d_backward_weight(
     return grad_weight, grad_bias
 
 
-GEOMETRY = (
-    "SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups, bool allow_tf32, bool allow_winograd"
-)
+GEOMETRY = "int[2] stride, int[2] padding, int[2] dilation, int groups, bool allow_tf32, bool allow_winograd"
 define(f"conv2d(Tensor input, Tensor weight, Tensor? bias, {GEOMETRY}) -> Tensor", conv2d)
 define(
     f"conv2d_backward_input(Tensor grad, Tensor weight, SymInt[] input_size, {GEOMETRY}) -> Tensor",
