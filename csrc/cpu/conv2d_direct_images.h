@@ -46,7 +46,7 @@ static void images_tile(const ImagesJob<C>& job, int64_t row, int64_t col) {
   const TapRange rows = taps_inside(plan.h, row, 1), cols = taps_inside(plan.w, col, kPixels);
   const int64_t tap_step = (plan.w.reversed ? -plan.w.dilation : plan.w.dilation) * kLanes<C>;
   const int64_t first_col = col + plan.w.offset(cols.begin) - plan.w.first_offset();
-  const int64_t segment = larger<int64_t>(1, segment_of(plan.in * plan.taps()) / plan.taps());
+  const int64_t segment = ceil_div(segment_of(plan.in * plan.taps()), plan.taps());
   TileJob<C> totals{};
   totals.totals = job.totals;
   const auto bias = [&](int k) { return broadcast(job.bias[k]); };

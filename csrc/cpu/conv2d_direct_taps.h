@@ -147,14 +147,6 @@ constexpr int runs_per_tile(int length) {
   return kManyRegisters ? kMany[length] : kFew[length];
 }
 
-// i, unknown to the compiler. g++ would else notice that the next column reads all but one of a run's values
-// again and carry them in scalar registers, whose broadcast takes the port of an FMA; one from memory is
-// free.
-CNNEXT_INLINE int64_t opaque(int64_t i) {
-  asm("" : "+r"(i));
-  return i;
-}
-
 template <typename C, int kRuns, int kLength>
 static void runs_tile(const TapsJob<C>& job, const int64_t* offsets, C* sums) {
   Vec<C> sum[kRuns][kLength] = {};
@@ -164,6 +156,8 @@ static void runs_tile(const TapsJob<C>& job, const int64_t* offsets, C* sums) {
       const C* x[kRuns];
 #pragma GCC unroll 8
       for (int run = 0; run < kRuns; ++run) x[run] = job.x + row * job.x_row + offsets[run];
+      // Opaque: g++ would else notice that the next column reads all but one of a run's values again and
+      // carry them in scalar registers, whose broadcast takes the port of an FMA; one from memory is free.
       for (int64_t col = 0; col < job.cols; col = opaque(col + 1), grad += job.grad_step) {
         const Vec<C> g = load(grad);
 #pragma GCC unroll 8

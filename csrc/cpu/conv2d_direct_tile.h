@@ -172,7 +172,8 @@ static void channels_tile(const TileJob<C>& job, const C* x, C* y, bool second_r
     const int64_t end = smaller(t + job.segment, job.taps);
     for (; t < end; ++t, weight += kBlock) {
       const C* pixels = x + job.offsets[t];
-      const C* below = pixels + x_second;
+      // Opaque: with the distance of the rows known, g++ keeps an index register for every pixel below.
+      const C* below = opaque(pixels + x_second);
       const Vec<C> low = load(weight), high = kWide ? load(weight + kLanes<C>) : low;
 #pragma GCC unroll 14
       for (int i = 0; i < kPixels; ++i) {

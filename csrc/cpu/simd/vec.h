@@ -59,6 +59,13 @@ CNNEXT_INLINE void in_register(V& v) {
 #endif
 }
 
+// i, unknown to the compiler, which may else find it clever to derive many addresses from its parts.
+template <typename I>
+CNNEXT_INLINE I opaque(I i) {
+  asm("" : "+r"(i));
+  return i;
+}
+
 template <typename T>
 CNNEXT_INLINE Vec<T> select(Mask<T> mask, Vec<T> if_true, Vec<T> if_false) {
   return mask ? if_true : if_false;
