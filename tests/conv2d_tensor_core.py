@@ -18,14 +18,15 @@ from cnnext.testing.cases import Conv2dCase
 ROOT = Path(__file__).resolve().parent.parent
 PASSES = ("forward", "backward_input", "backward_weight")
 TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "tf32": torch.float32}
+DTYPE_CODES = {"float16": 2, "bfloat16": 3, "tf32": 0}  # of Conv2dDtype
 
 
 @functools.cache
 def library(architecture: int) -> ctypes.CDLL:
     """Every access is traced on 8.0; 7.5 knows float16 only, and is asked for results."""
-    names = ["", "_float16", *(["_bfloat16", "_tf32"] if architecture >= 80 else [])]
+    names = ["float16", *(["bfloat16", "tf32"] if architecture >= 80 else [])]
     sources = [ROOT / "tests/conv2d_tensor_core_entry.cu"]
-    sources += [ROOT / f"csrc/cuda/conv2d_tensor_core{name}.cu" for name in names]
+    sources += [ROOT / f"csrc/cuda/conv2d_tensor_core_{name}.cu" for name in names]
     flavour = "traced" if architecture >= 80 else "fast"
     return ctypes.CDLL(str(build.library("conv2d_tensor_core", sources, flavour, architecture=architecture)))
 
@@ -65,7 +66,7 @@ def memory(tensor: torch.Tensor) -> np.ndarray:
 
 def description(case: Conv2dCase, which: str, kind: str, channels_last: bool, weight_last: bool) -> np.ndarray:
     bias = which == "forward" and case.bias
-    header = [PASSES.index(which), list(TYPES).index(kind), channels_last, weight_last, bias]
+    header = [PASSES.index(which), DTYPE_CODES[kind], channels_last, weight_last, bias]
     return np.array([*header, *sizes(case)], np.int64)
 
 
@@ -115,20 +116,27 @@ def check(
     about = description(
         case, which, kind, x.is_contiguous(memory_format=torch.channels_last) and channels_last, weight_last
     )
-    no_bias = torch.zeros(1, dtype=x.dtype)
+    grad_bias = torch.full((case.out,), torch.nan, dtype=x.dtype)
     call(
         "run_tensor_core",
         tile,
         about,
         *map(memory, operands),
-        memory(no_bias if bias is None else bias),
+        memory(grad_bias if bias is None or which != "forward" else bias),
         memory(result),
         architecture=architecture,
     )
     exact, peer = functions(case, which, (x.shape, weight.shape))
     rounded = peer if kind != "tf32" else lambda a, b, c: peer(to_tf32(a), to_tf32(b), c)
     assert_as_exact_as_torch(result, exact, rounded, *operands, bias)
+    if which == "backward_weight":
+        assert_as_exact_as_torch(grad_bias, sum_of_pixels, sum_of_pixels, grad)
     return result
+
+
+def sum_of_pixels(grad: torch.Tensor) -> torch.Tensor:
+    """The gradient of the bias."""
+    return grad.sum((0, 2, 3))
 
 
 def loader_of(case: Conv2dCase, which: str, kind: str, channels_last: bool) -> str:

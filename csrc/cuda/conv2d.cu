@@ -7,6 +7,7 @@
 #include "conv2d_choose.h"
 #include "conv2d_direct.cuh"
 #include "conv2d_implicit_gemm.h"
+#include "conv2d_tensor_core.h"
 
 namespace cnnext {
 
@@ -17,6 +18,28 @@ constexpr Conv2dDtype conv2d_dtype() {
   return std::is_same_v<T, __half> ? Conv2dDtype::float16 : Conv2dDtype::bfloat16;
 }
 
+// The choice was made for tensors that start at multiples of 16 bytes, as torch's own do; a view may not.
+template <class T>
+static tensor_core::Plan tensor_core_plan(const Conv2dRequest& request, const Conv2dChoice& choice,
+                                          const Tensor& a, const Tensor& b) {
+  constexpr int kVector = device::kMaxVector<T>;
+  const bool aligned =
+      device::can_vectorize<kVector>(data<T>(a), 0) && device::can_vectorize<kVector>(data<T>(b), 0);
+  return tensor_core::choose_tile(request, aligned, tensor_core::kTiles[choice.tile].name, nullptr);
+}
+
+template <class T>
+static void tensor_core_gather(const Conv2dRequest& request, const Conv2dChoice& choice, const Tensor& source,
+                               const Tensor& weight, const Epilogue<T, kBias>& epilogue,
+                               const Tensor& destination, cudaStream_t stream) {
+  const auto plan = tensor_core_plan<T>(request, choice, source, source);
+  const bool weight_last = is_channels_last(weight);
+  const Tensor w = contiguous_as(weight, weight_last);
+  const Tensor packed = empty(source, {plan.packed_bytes / static_cast<int64_t>(sizeof(T))});
+  tensor_core::launch_gather(request, plan, weight_last, data<T>(source), data<T>(w), epilogue,
+                             mutable_data<T>(destination), mutable_data<T>(packed), stream);
+}
+
 // Forward and input gradient: a gather of `source` into `destination`.
 template <class T>
 static void gather(const Conv2dRequest& request, const Tensor& source, const Tensor& weight,
@@ -25,6 +48,11 @@ static void gather(const Conv2dRequest& request, const Tensor& source, const Ten
   const bool last = request.channels_last;
   const Epilogue<T, kBias> epilogue{data<T>(bias), nullptr, nullptr, nullptr, 0};
   switch (choice.algorithm) {
+    case Conv2dAlgorithm::tensor_core:
+      if constexpr (!std::is_same_v<T, double>) {
+        return tensor_core_gather<T>(request, choice, source, weight, epilogue, destination, stream);
+      }
+      return;  // not reached: there is none for float64
     case Conv2dAlgorithm::implicit_gemm: {
       const Tensor w = contiguous_as(weight, last);  // its order along gemm_k is that of the images
       return implicit_gemm::launch_gather(request.shape, request.pass, {last, last}, choice.tile,
@@ -97,13 +125,25 @@ static void weight_gradient(const Conv2dRequest& request, const Tensor& grad, co
                             const Tensor& grad_weight, const Tensor& grad_bias, cudaStream_t stream) {
   using C = compute_t<T>;
   const Conv2dShape& shape = request.shape;
-  const Conv2dChoice choice = choose_conv2d_here(request);
+  Conv2dChoice choice = choose_conv2d_here(request);
+  if constexpr (!std::is_same_v<T, double>) {
+    if (choice.algorithm == Conv2dAlgorithm::tensor_core) {
+      choice.splits = tensor_core_plan<T>(request, choice, grad, input).splits;
+    }
+  }
   const ScalarType dtype = sizeof(C) == 8 ? ScalarType::Double : ScalarType::Float;
   const Tensor partial = empty(grad, {choice.splits, shape.k, shape.gemm_k()}, dtype);
   const Tensor partial_bias = empty(grad, {choice.splits, shape.k}, dtype);
   C *sums = mutable_data<C>(partial), *bias_sums = mutable_data<C>(partial_bias);
   bool sums_channels_last = false;
   switch (choice.algorithm) {
+    case Conv2dAlgorithm::tensor_core:
+      sums_channels_last = true;
+      if constexpr (!std::is_same_v<T, double>) {
+        tensor_core::launch_weight(request, tensor_core_plan<T>(request, choice, grad, input), data<T>(grad),
+                                   data<T>(input), sums, bias_sums, stream);
+      }
+      break;
     case Conv2dAlgorithm::implicit_gemm:
       sums_channels_last = request.channels_last;
       implicit_gemm::launch_weight(shape, request.channels_last, choice.tile, choice.splits, data<T>(grad),

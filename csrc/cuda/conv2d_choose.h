@@ -12,6 +12,7 @@
 #include "conv2d_direct_choose.h"
 #include "conv2d_implicit_gemm_choose.h"
 #include "conv2d_request.h"
+#include "conv2d_tensor_core_choose.h"
 
 namespace cnnext {
 
@@ -23,6 +24,7 @@ struct Conv2dCandidate {
 };
 
 inline constexpr Conv2dCandidate kConv2dCandidates[] = {
+    {Conv2dAlgorithm::tensor_core, "tensor_core", tensor_core::refuses, tensor_core::slower},
     {Conv2dAlgorithm::implicit_gemm, "implicit_gemm", implicit_gemm::refuses, implicit_gemm::slower},
     {Conv2dAlgorithm::direct, "direct", direct::refuses, direct::refuses},
 };
@@ -52,6 +54,10 @@ inline Conv2dChoice choose_conv2d(const Conv2dRequest& request, const char* forc
   }
   const char* tile = by_force && forced_tile != nullptr ? forced_tile + 1 : nullptr;
   switch (chosen->algorithm) {
+    case Conv2dAlgorithm::tensor_core: {
+      const auto plan = tensor_core::choose_tile(request, /*aligned=*/true, tile, rejections);
+      return {chosen->algorithm, plan.tile, plan.splits};
+    }
     case Conv2dAlgorithm::implicit_gemm: {
       const auto plan = implicit_gemm::choose_tile(request, tile, rejections);
       return {chosen->algorithm, plan.tile, plan.splits};

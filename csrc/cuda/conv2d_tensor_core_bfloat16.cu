@@ -1,16 +1,12 @@
-// Tensor-core convolutions of bfloat16. A file of its own for each type: they compile side by side.
+// The convolution on tensor cores in bfloat16.
 #include "conv2d_tensor_core_weight_launch.cuh"
 
-namespace cnnext {
+namespace cnnext::tensor_core {
 
-template void launch_tensor_core_forward(const TensorCorePlan&, const Conv2dShape&, TensorCoreLayout,
-                                         const __nv_bfloat16*, const __nv_bfloat16*, const __nv_bfloat16*,
-                                         __nv_bfloat16*, void*, cudaStream_t);
-template void launch_tensor_core_backward_input(const TensorCorePlan&, const Conv2dShape&, TensorCoreLayout,
-                                                const __nv_bfloat16*, const __nv_bfloat16*, __nv_bfloat16*,
-                                                void*, cudaStream_t);
-template void launch_tensor_core_backward_weight(const TensorCorePlan&, const Conv2dShape&, TensorCoreLayout,
-                                                 const __nv_bfloat16*, const __nv_bfloat16*, __nv_bfloat16*,
-                                                 void*, cudaStream_t);
+template void launch_gather(const Conv2dRequest&, const Plan&, bool, const __nv_bfloat16*,
+                            const __nv_bfloat16*, const Epilogue<__nv_bfloat16, kBias>&, __nv_bfloat16*,
+                            void*, cudaStream_t);
+template void launch_weight(const Conv2dRequest&, const Plan&, const __nv_bfloat16*, const __nv_bfloat16*,
+                            float*, float*, cudaStream_t);
 
-}  // namespace cnnext
+}  // namespace cnnext::tensor_core

@@ -71,5 +71,6 @@ constexpr TileRow tile_row(const char* name, bool gathers, bool weight_by_vector
 inline constexpr TileRow kTiles[] = {
     tile_row<Tile128x128>("128x128", false, true, false), tile_row<Tile128x64>("128x64", true, false, false),
     tile_row<Tile64x64>("64x64", false, true, true), tile_row<Tile64x32>("64x32", true, false, false)};
+inline constexpr int kTileCount = sizeof(kTiles) / sizeof(kTiles[0]);
 
 }  // namespace cnnext::tensor_core

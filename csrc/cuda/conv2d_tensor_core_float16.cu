@@ -1,14 +1,11 @@
-// Tensor-core convolutions of float16. A file of its own for each type: they compile side by side.
+// The convolution on tensor cores in float16.
 #include "conv2d_tensor_core_weight_launch.cuh"
 
-namespace cnnext {
+namespace cnnext::tensor_core {
 
-template void launch_tensor_core_forward(const TensorCorePlan&, const Conv2dShape&, TensorCoreLayout,
-                                         const __half*, const __half*, const __half*, __half*, void*,
-                                         cudaStream_t);
-template void launch_tensor_core_backward_input(const TensorCorePlan&, const Conv2dShape&, TensorCoreLayout,
-                                                const __half*, const __half*, __half*, void*, cudaStream_t);
-template void launch_tensor_core_backward_weight(const TensorCorePlan&, const Conv2dShape&, TensorCoreLayout,
-                                                 const __half*, const __half*, __half*, void*, cudaStream_t);
+template void launch_gather(const Conv2dRequest&, const Plan&, bool, const __half*, const __half*,
+                            const Epilogue<__half, kBias>&, __half*, void*, cudaStream_t);
+template void launch_weight(const Conv2dRequest&, const Plan&, const __half*, const __half*, float*, float*,
+                            cudaStream_t);
 
-}  // namespace cnnext
+}  // namespace cnnext::tensor_core

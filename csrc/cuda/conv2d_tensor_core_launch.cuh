@@ -13,24 +13,9 @@ constexpr const char* type_name() {
   return std::is_same_v<T, float> ? "tf32" : std::is_same_v<T, __half> ? "float16" : "bfloat16";
 }
 
-inline std::string kernel_name(const char* pass, const TensorCorePlan& plan, const char* type) {
-  return std::string("conv2d_") + pass + "_tensor_core_" + plan.tile->name +
+inline std::string kernel_name(const char* pass, const Plan& plan, const char* type) {
+  return std::string("conv2d_") + pass + "_tensor_core_" + kTiles[plan.tile].name +
          (plan.by_vectors ? "_vector_" : "_gather_") + type;
-}
-
-inline std::string describe(const Conv2dShape& s) {
-  const auto list = [](std::initializer_list<int64_t> values) {
-    std::string text = "[";
-    for (int64_t value : values) text += (text.size() > 1 ? ", " : "") + std::to_string(value);
-    return text + "]";
-  };
-  return "input " + list({s.n, s.c, s.h, s.w}) + ", weight " + list({s.k, s.group_c(), s.r, s.s}) +
-         ", stride " + list({s.stride_h, s.stride_w}) + ", padding " + list({s.pad_h, s.pad_w}) +
-         ", dilation " + list({s.dil_h, s.dil_w}) + ", groups " + std::to_string(s.groups);
-}
-
-inline double flops(const Conv2dShape& s) {
-  return 2.0 * static_cast<double>(s.gemm_m()) * static_cast<double>(s.k) * static_cast<double>(s.gemm_k());
 }
 
 // A launch of either pass, with the counts of elements that the emulator checks.
@@ -41,11 +26,11 @@ struct GatherLaunch {
   const char* destination_name;
   GatherArguments<T> args;
   const T* weight;
-  int64_t source_count, weight_count, destination_count;
+  int64_t source_count, destination_count;
 };
 
 template <class T>
-void launch_pack(const TensorCorePlan& plan, const Conv2dShape& shape, const GatherLaunch<T>& call,
+void launch_pack(const Plan& plan, const Conv2dRequest& request, const GatherLaunch<T>& call,
                  PackArguments<T> pack, cudaStream_t stream) {
   using namespace device;
   constexpr int kPackThreads = 256;
@@ -54,20 +39,20 @@ void launch_pack(const TensorCorePlan& plan, const Conv2dShape& shape, const Gat
   pack.packed = const_cast<T*>(args.packed_weight);
   pack.vertical = args.vertical, pack.horizontal = args.horizontal;
   pack.source_channels = args.source_channels, pack.destination_channels = args.destination_channels;
-  pack.tile_n = plan.tile->tile_n, pack.tiles_n = args.tiles_n, pack.steps = args.packed_steps;
-  pack.row_chunks = plan.tile->row_bytes / kChunkBytes;
-  pack.chunks = plan.workspace_bytes / kChunkBytes;
+  pack.tile_n = kTiles[plan.tile].tile_n, pack.tiles_n = args.tiles_n, pack.steps = args.packed_steps;
+  pack.row_chunks = kTiles[plan.tile].row_bytes / kChunkBytes;
+  pack.chunks = plan.packed_bytes / kChunkBytes;
   launch(
       {"conv2d_tensor_core_pack_kernel",
        dim3(static_cast<unsigned>(ceil_div<int64_t>(pack.chunks, kPackThreads))), dim3(kPackThreads), 0,
        stream},
-      {input("weight", call.weight, call.weight_count),
+      {input("weight", call.weight, request.shape.k * request.shape.gemm_k()),
        output("packed_weight", pack.packed, pack.chunks * kPerChunk<T>)},
-      [&] { return describe(shape); }, conv2d_tensor_core_pack_kernel<T>, pack);
+      [&] { return conv2d_text(request.shape); }, conv2d_tensor_core_pack_kernel<T>, pack);
 }
 
 template <class Config, bool kVector, class T, class E>
-void launch_gather(const TensorCorePlan& plan, const Conv2dShape& shape, const GatherLaunch<T>& call,
+void launch_gather(const Plan& plan, const Conv2dRequest& request, const GatherLaunch<T>& call,
                    const E& epilogue, cudaStream_t stream) {
   using namespace device;
   const GatherArguments<T>& args = call.args;
@@ -78,116 +63,102 @@ void launch_gather(const TensorCorePlan& plan, const Conv2dShape& shape, const G
     }
   }
   const int64_t blocks = ceil_div<int64_t>(pixels, Config::kTileM) * args.tiles_n;
-  const size_t shared_bytes = Config::buffer_bytes(plan.has_async_copy) + sizeof(TapEntry) * (kMaxTaps + 1);
+  const size_t shared_bytes =
+      Config::buffer_bytes(request.limits.architecture >= 80) + sizeof(TapEntry) * (kMaxTaps + 1);
   const std::string name = kernel_name(call.pass, plan, type_name<T>());
   launch(
       {name.c_str(),
        dim3(static_cast<unsigned>(blocks),
-            static_cast<unsigned>(shape.groups * args.vertical.count * args.horizontal.count)),
-       dim3(kThreads), shared_bytes, stream, flops(shape)},
+            static_cast<unsigned>(request.shape.groups * args.vertical.count * args.horizontal.count)),
+       dim3(kThreads), shared_bytes, stream, conv2d_flops(request.shape)},
       {input(call.source_name, args.source, call.source_count),
-       input("packed_weight", args.packed_weight, plan.workspace_bytes / static_cast<int>(sizeof(T))),
-       input("bias", epilogue.bias, shape.k),
+       input("packed_weight", args.packed_weight, plan.packed_bytes / static_cast<int>(sizeof(T))),
+       input("bias", epilogue.bias, request.shape.k),
        output(call.destination_name, args.destination, call.destination_count)},
-      [&] { return describe(shape); }, conv2d_tensor_core_gather_kernel<Config, T, kVector, E>, args,
-      epilogue);
+      [&] { return conv2d_text(request.shape); }, conv2d_tensor_core_gather_kernel<Config, T, kVector, E>,
+      args, epilogue);
 }
 
 template <class T, class E>
-void launch_planned(const TensorCorePlan& plan, const Conv2dShape& shape, const GatherLaunch<T>& call,
+void launch_planned(const Plan& plan, const Conv2dRequest& request, const GatherLaunch<T>& call,
                     const PackArguments<T>& pack, const E& epilogue, cudaStream_t stream) {
   if (call.destination_count == 0) return;
-  if (plan.workspace_bytes > 0) launch_pack(plan, shape, call, pack, stream);
-  switch (plan.tile - kTiles) {
+  if (plan.packed_bytes > 0) launch_pack(plan, request, call, pack, stream);
+  switch (plan.tile) {
     case 0:
-      return launch_gather<Tile128x128, true>(plan, shape, call, epilogue, stream);
+      return launch_gather<Tile128x128, true>(plan, request, call, epilogue, stream);
     case 1:
-      return plan.by_vectors ? launch_gather<Tile128x64, true>(plan, shape, call, epilogue, stream)
-                             : launch_gather<Tile128x64, false>(plan, shape, call, epilogue, stream);
+      return plan.by_vectors ? launch_gather<Tile128x64, true>(plan, request, call, epilogue, stream)
+                             : launch_gather<Tile128x64, false>(plan, request, call, epilogue, stream);
     case 2:
-      return launch_gather<Tile64x64, true>(plan, shape, call, epilogue, stream);
+      return launch_gather<Tile64x64, true>(plan, request, call, epilogue, stream);
     default:
-      return plan.by_vectors ? launch_gather<Tile64x32, true>(plan, shape, call, epilogue, stream)
-                             : launch_gather<Tile64x32, false>(plan, shape, call, epilogue, stream);
+      return plan.by_vectors ? launch_gather<Tile64x32, true>(plan, request, call, epilogue, stream)
+                             : launch_gather<Tile64x32, false>(plan, request, call, epilogue, stream);
   }
 }
 
-// Whether a pixel's channels can be stored four at a time.
 template <class T>
-bool stores_vectors(const T* destination, const T* bias, int64_t group_channels, bool channels_last) {
+GatherLaunch<T> forward_launch(const Conv2dShape& s, const Plan& plan, bool channels_last) {
+  const TileRow& tile = kTiles[plan.tile];
+  GatherArguments<T> args{};
+  args.source_strides = image_strides(s.c, s.h, s.w, channels_last);
+  args.destination_strides = image_strides(s.k, s.p, s.q, channels_last);
+  args.vertical = forward_phases(s.p, s.r, s.stride_h, s.pad_h, s.dil_h);
+  args.horizontal = forward_phases(s.q, s.s, s.stride_w, s.pad_w, s.dil_w);
+  args.source_h = static_cast<int>(s.h), args.source_w = static_cast<int>(s.w);
+  args.source_channels = static_cast<int>(s.group_c());
+  args.destination_channels = static_cast<int>(s.group_k());
+  args.packed_steps = static_cast<int>(ceil_div<int64_t>(s.gemm_k() * sizeof(T), tile.row_bytes));
+  return {"forward", "input", "output", args, nullptr, s.n * s.c * s.h * s.w, s.n * s.k * s.p * s.q};
+}
+
+template <class T>
+GatherLaunch<T> backward_input_launch(const Conv2dShape& s, const Plan& plan, bool channels_last) {
+  const TileRow& tile = kTiles[plan.tile];
+  GatherArguments<T> args{};
+  args.source_strides = image_strides(s.k, s.p, s.q, channels_last);
+  args.destination_strides = image_strides(s.c, s.h, s.w, channels_last);
+  args.vertical = backward_input_phases(s.h, s.r, s.stride_h, s.pad_h, s.dil_h);
+  args.horizontal = backward_input_phases(s.w, s.s, s.stride_w, s.pad_w, s.dil_w);
+  args.source_h = static_cast<int>(s.p), args.source_w = static_cast<int>(s.q);
+  args.source_channels = static_cast<int>(s.group_k());
+  args.destination_channels = static_cast<int>(s.group_c());
+  const int64_t phases = args.vertical.count * args.horizontal.count;
+  const int64_t rows = s.groups * phases * round_up<int64_t>(s.group_c(), tile.tile_n);
+  args.packed_steps = static_cast<int>(plan.packed_bytes / (rows * tile.row_bytes));
+  return {"backward_input",     "grad", "grad_input", args, nullptr, s.n * s.k * s.p * s.q,
+          s.n * s.c * s.h * s.w};
+}
+
+// Whether a pixel's channels can be stored four at a time.
+template <class T, class E>
+bool stores_vectors(const GatherArguments<T>& args, const E& epilogue, bool channels_last) {
   constexpr int kChannels = kStoreChannels;
-  return channels_last && device::can_vectorize<kChannels>(destination, group_channels) &&
-         device::can_vectorize<kChannels>(bias, 0);
+  return channels_last && device::can_vectorize<kChannels>(args.destination, args.destination_channels) &&
+         device::can_vectorize<kChannels>(epilogue.bias, 0) &&
+         device::can_vectorize<kChannels>(epilogue.residual, 0);
+}
+
+template <class T>
+void launch_gather(const Conv2dRequest& request, const Plan& plan, bool weight_channels_last, const T* source,
+                   const T* weight, const Epilogue<T, kBias>& epilogue, T* destination, void* packed,
+                   cudaStream_t stream) {
+  const Conv2dShape& s = request.shape;
+  const bool forward = request.pass == Conv2dPass::forward, last = request.channels_last;
+  GatherLaunch<T> call = forward ? forward_launch<T>(s, plan, last) : backward_input_launch<T>(s, plan, last);
+  call.weight = weight;
+  call.args.source = source, call.args.destination = destination;
+  call.args.packed_weight = static_cast<const T*>(packed);
+  call.args.images = static_cast<int>(s.n);
+  call.args.tiles_n = ceil_div(call.args.destination_channels, kTiles[plan.tile].tile_n);
+  call.args.channels = Divisor(call.args.source_channels);
+  call.args.stores_vectors = stores_vectors(call.args, epilogue, last);
+  const WeightStrides w = weight_strides(s.group_c(), s.r, s.s, weight_channels_last);
+  PackArguments<T> pack{};
+  pack.group_stride = s.group_k() * w.k, pack.r_stride = w.r, pack.s_stride = w.s;
+  pack.destination_stride = forward ? w.k : w.c, pack.source_stride = forward ? w.c : w.k;
+  launch_planned(plan, request, call, pack, epilogue, stream);
 }
 
 }  // namespace cnnext::tensor_core
-
-namespace cnnext {
-
-template <class T>
-void launch_tensor_core_forward(const TensorCorePlan& plan, const Conv2dShape& shape, TensorCoreLayout layout,
-                                const T* x, const T* weight, const T* bias, T* y, void* workspace,
-                                cudaStream_t stream) {
-  using namespace tensor_core;
-  const AxisPhases vertical = forward_phases(shape.p, shape.r, shape.stride_h, shape.pad_h, shape.dil_h);
-  const AxisPhases horizontal = forward_phases(shape.q, shape.s, shape.stride_w, shape.pad_w, shape.dil_w);
-  const int group_c = static_cast<int>(shape.group_c()), group_k = static_cast<int>(shape.group_k());
-  const int tiles_n = ceil_div(group_k, plan.tile->tile_n);
-  const int steps = static_cast<int>(ceil_div<int64_t>(shape.gemm_k() * sizeof(T), plan.tile->row_bytes));
-  const GatherLaunch<T> call{
-      "forward",
-      "input",
-      "output",
-      {x, static_cast<const T*>(workspace), y, image_strides(shape.c, shape.h, shape.w, layout.channels_last),
-       image_strides(shape.k, shape.p, shape.q, layout.channels_last), vertical, horizontal,
-       static_cast<int>(shape.n), static_cast<int>(shape.h), static_cast<int>(shape.w), group_c, group_k,
-       tiles_n, steps, Divisor(group_c), stores_vectors(y, bias, shape.group_k(), layout.channels_last)},
-      weight,
-      shape.n * shape.c * shape.h * shape.w,
-      shape.k * shape.gemm_k(),
-      shape.n * shape.k * shape.p * shape.q};
-  const WeightStrides w = weight_strides(shape.group_c(), shape.r, shape.s, layout.weight_channels_last);
-  PackArguments<T> pack{};
-  pack.group_stride = shape.group_k() * w.k;
-  pack.destination_stride = w.k, pack.source_stride = w.c, pack.r_stride = w.r, pack.s_stride = w.s;
-  launch_planned(plan, shape, call, pack, Epilogue<T, kBias>{bias, nullptr, nullptr, nullptr, shape.k},
-                 stream);
-}
-
-template <class T>
-void launch_tensor_core_backward_input(const TensorCorePlan& plan, const Conv2dShape& shape,
-                                       TensorCoreLayout layout, const T* grad, const T* weight, T* grad_x,
-                                       void* workspace, cudaStream_t stream) {
-  using namespace tensor_core;
-  const AxisPhases vertical =
-      backward_input_phases(shape.h, shape.r, shape.stride_h, shape.pad_h, shape.dil_h);
-  const AxisPhases horizontal =
-      backward_input_phases(shape.w, shape.s, shape.stride_w, shape.pad_w, shape.dil_w);
-  const int group_c = static_cast<int>(shape.group_c()), group_k = static_cast<int>(shape.group_k());
-  const int tiles_n = ceil_div(group_c, plan.tile->tile_n);
-  const int64_t phases = vertical.count * horizontal.count;
-  const int64_t tiles = shape.groups * phases * tiles_n;
-  const int steps =
-      static_cast<int>(plan.workspace_bytes / (tiles * plan.tile->tile_n * plan.tile->row_bytes));
-  const GatherLaunch<T> call{"backward_input",
-                             "grad",
-                             "grad_input",
-                             {grad, static_cast<const T*>(workspace), grad_x,
-                              image_strides(shape.k, shape.p, shape.q, layout.channels_last),
-                              image_strides(shape.c, shape.h, shape.w, layout.channels_last), vertical,
-                              horizontal, static_cast<int>(shape.n), static_cast<int>(shape.p),
-                              static_cast<int>(shape.q), group_k, group_c, tiles_n, steps, Divisor(group_k),
-                              stores_vectors<T>(grad_x, nullptr, shape.group_c(), layout.channels_last)},
-                             weight,
-                             shape.n * shape.k * shape.p * shape.q,
-                             shape.k * shape.gemm_k(),
-                             shape.n * shape.c * shape.h * shape.w};
-  const WeightStrides w = weight_strides(shape.group_c(), shape.r, shape.s, layout.weight_channels_last);
-  PackArguments<T> pack{};
-  pack.group_stride = shape.group_k() * w.k;
-  pack.destination_stride = w.c, pack.source_stride = w.k, pack.r_stride = w.r, pack.s_stride = w.s;
-  launch_planned(plan, shape, call, pack, Epilogue<T, kBias>{nullptr, nullptr, nullptr, nullptr, shape.c},
-                 stream);
-}
-
-}  // namespace cnnext

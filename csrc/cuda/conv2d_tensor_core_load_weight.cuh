@@ -14,13 +14,13 @@ template <class T>
 struct WeightArguments {
   const T* grad;
   const T* x;
-  float* partial;  // [split][group][gemm_m in whole tiles][gemm_n in whole tiles]
+  float* partial;  // [split][k, r, s, c]
   ImageStrides grad_strides, x_strides;
   int h, w, stride_h, stride_w, pad_h, pad_w, dil_h, dil_w;
   int tap_columns, taps;  // S, R·S
   int group_c, group_k;
   int pixels, split_pixels;  // of all images; of a split, whole steps
-  int tiles_m, tiles_n;
+  int tiles_n;
   Divisor image_pixels, columns;  // P·Q, Q
 };
 

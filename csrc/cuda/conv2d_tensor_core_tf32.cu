@@ -1,14 +1,11 @@
-// Tensor-core convolutions of tf32. A file of its own for each type: they compile side by side.
+// The convolution on tensor cores in tf32.
 #include "conv2d_tensor_core_weight_launch.cuh"
 
-namespace cnnext {
+namespace cnnext::tensor_core {
 
-template void launch_tensor_core_forward(const TensorCorePlan&, const Conv2dShape&, TensorCoreLayout,
-                                         const float*, const float*, const float*, float*, void*,
-                                         cudaStream_t);
-template void launch_tensor_core_backward_input(const TensorCorePlan&, const Conv2dShape&, TensorCoreLayout,
-                                                const float*, const float*, float*, void*, cudaStream_t);
-template void launch_tensor_core_backward_weight(const TensorCorePlan&, const Conv2dShape&, TensorCoreLayout,
-                                                 const float*, const float*, float*, void*, cudaStream_t);
+template void launch_gather(const Conv2dRequest&, const Plan&, bool, const float*, const float*,
+                            const Epilogue<float, kBias>&, float*, void*, cudaStream_t);
+template void launch_weight(const Conv2dRequest&, const Plan&, const float*, const float*, float*, float*,
+                            cudaStream_t);
 
-}  // namespace cnnext
+}  // namespace cnnext::tensor_core

@@ -8,7 +8,6 @@
 
 #include "conv2d_tensor_core_load_weight.cuh"
 #include "conv2d_tensor_core_main_loop.cuh"
-#include "device/convert.cuh"
 #include "device/shared_memory.cuh"
 
 namespace cnnext::tensor_core {
@@ -19,20 +18,31 @@ struct WeightShared {
   WeightPixel pixels[2][kTileK<Config, T>];
 };
 
-// The sums of a tile as they lie in registers: four lanes fill a sector.
+// The sums of a tile as they lie in registers: four lanes fill a sector. `rows` and `columns` are left of the
+// matrix, whose rows are `pitch` apart.
 template <class Config>
-CNNEXT_DEVICE void store_partial(const Accumulators<Config>& d, float* tile, int64_t pitch) {
+CNNEXT_DEVICE void store_partial(const Accumulators<Config>& d, float* matrix, int rows, int columns,
+                                 int pitch) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  float* first = tile + (warp / kWarpsN * Config::kWarpM + lane / 4) * pitch +
-                 warp % kWarpsN * Config::kWarpN + lane % 4 * 2;
+  const int first_row = warp / kWarpsN * Config::kWarpM + lane / 4;
+  const int first_column = warp % kWarpsN * Config::kWarpN + lane % 4 * 2;
 #pragma unroll
   for (int i = 0; i < Config::kWarpM / 16; ++i) {
 #pragma unroll
-    for (int j = 0; j < Config::kWarpN / 8; ++j) {
+    for (int half = 0; half < 2; ++half) {
+      const int row = first_row + i * 16 + half * 8;
+      if (row >= rows) continue;
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
+      for (int j = 0; j < Config::kWarpN / 8; ++j) {
+        const int column = first_column + j * 8;
+        float* to = matrix + int64_t{row} * pitch + column;
         const device::Vector<float, 2> pair{{d[i][j][2 * half], d[i][j][2 * half + 1]}};
-        device::store_vector(first + (i * 16 + half * 8) * pitch + j * 8, pair);
+        if (pitch % 2 == 0) {
+          if (column < columns) device::store_vector(to, pair);
+        } else {
+          if (column < columns) to[0] = pair[0];
+          if (column + 1 < columns) to[1] = pair[1];
+        }
       }
     }
   }
@@ -75,35 +85,12 @@ __global__ void __launch_bounds__(kThreads, 2)
       const KContiguousReader<Operand::kB, Config::kRowBytes, Config::kWarpN> reader_b(warp % kWarpsN, lane);
       accumulate<Config, T, false>(d, loader, reader_a, reader_b, shared.stages, steps);
     }
-    const int64_t pitch = int64_t{args.tiles_n} * Config::kTileN;
-    const int64_t row = ((int64_t{split} * gridDim.y + group) * args.tiles_m + block_m) * Config::kTileM;
-    store_partial<Config>(d, args.partial + row * pitch + block_n * Config::kTileN, pitch);
+    const int gemm_n = args.taps * args.group_c;
+    const int first_m = block_m * Config::kTileM, first_n = block_n * Config::kTileN;
+    const int64_t row = (int64_t{split} * gridDim.y + group) * args.group_k + first_m;
+    store_partial<Config>(d, args.partial + row * gemm_n + first_n, args.group_k - first_m, gemm_n - first_n,
+                          gemm_n);
   }
-}
-
-struct ReduceArguments {
-  const float* partial;
-  int splits, groups, rows, pitch;  // of the partial sums, in whole tiles
-  int group_c, group_k, taps;
-  int64_t count;  // of weights
-};
-
-// grad_weight[k][c][tap] = Σ_splits partial[split][group][m][tap · C + c]: neighbours read neighbouring
-// channels.
-template <class T>
-__global__ void conv2d_tensor_core_reduce_kernel(ReduceArguments args, T* grad_weight) {
-  const int64_t index = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (index >= args.count) return;
-  const int gemm_n = args.taps * args.group_c;
-  const int64_t k = index / gemm_n;
-  const int n = static_cast<int>(index - k * gemm_n);
-  const int64_t group = k / args.group_k, m = k - group * args.group_k;
-  const float* from = args.partial + (group * args.rows + m) * args.pitch + n;
-  const int64_t split_stride = static_cast<int64_t>(args.groups) * args.rows * args.pitch;
-  float sum = 0;
-  for (int split = 0; split < args.splits; ++split) sum += from[split * split_stride];
-  const int tap = n / args.group_c, c = n - tap * args.group_c;
-  grad_weight[(k * args.group_c + c) * args.taps + tap] = device::from_compute<T>(sum);
 }
 
 }  // namespace cnnext::tensor_core
