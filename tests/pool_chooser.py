@@ -75,3 +75,16 @@ def uniform_problem(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mod
     tap_bytes = 0 if not is_max else 1 if kernel[0] * kernel[1] <= 256 else 4
     aligned = x.data_ptr() % 16 == 0
     return Problem(planes, channels, *axes, backward, not is_max, x.element_size(), tap_bytes, aligned, MULTIPROCESSORS)
+
+
+def adaptive_problem(x, output_size, *, backward):
+    """A pass of adaptive_avg_pool2d for ``x``, channels_last if that is its layout."""
+    n, c, *sizes = x.shape
+    axes = []
+    for size, windows in zip(sizes, _pair(output_size), strict=True):
+        even = size % windows == 0
+        axes.append(Axis(size, windows, size // windows, max(size // windows, 1), 0, 1, not even))
+    planes, channels = (n * c, 1) if x.is_contiguous() else (n, c)
+    return Problem(
+        planes, channels, *axes, backward, True, x.element_size(), 0, x.data_ptr() % 16 == 0, MULTIPROCESSORS
+    )

@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as torch_functional
+from ours import own_backends, own_namespaces
 
 import cnnext
 import cnnext.functional as F
@@ -67,42 +68,44 @@ def test_no_windows_and_no_channels(backend):
     assert F.adaptive_avg_pool2d(torch.ones(2, 0, 4, 4), 2).shape == (2, 0, 2, 2)
 
 
-def test_the_gradient_of_no_windows_is_zero():
-    x = torch.ones(1, 3, 6, 6, requires_grad=True)
-    with cnnext.backend("cpu"):
-        assert not torch.autograd.grad(F.adaptive_avg_pool2d(x, (0, 2)).sum(), x)[0].any()
+@pytest.mark.parametrize("backend", own_backends(OP), indirect=True)
+@pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "channels_last"])
+def test_the_gradient_of_no_windows_is_zero(channels_last, backend):
+    x = make_tensor((2, 8, 6, 6), channels_last=channels_last, requires_grad=True)
+    assert not torch.autograd.grad(F.adaptive_avg_pool2d(x, (0, 2)).sum(), x)[0].any()
 
 
 def test_global_average_of_no_pixel_is_nan(backend):
     assert F.adaptive_avg_pool2d(torch.ones(2, 3, 0, 5), 1).isnan().all()
 
 
-def test_compiles_as_one_graph():
+def test_compiles_as_one_graph(backend):
     def step(x):
         return F.adaptive_avg_pool2d(x, (3, 2)).square().sum()
 
     x = make_tensor((2, 3, 9, 8), requires_grad=True)
-    with cnnext.backend("cpu"):
-        (expected,) = torch.autograd.grad(step(x), x)
-        (ours,) = torch.autograd.grad(torch.compile(step, fullgraph=True, backend="aot_eager")(x), x)
+    (expected,) = torch.autograd.grad(step(x), x)
+    (ours,) = torch.autograd.grad(torch.compile(step, fullgraph=True, backend="aot_eager")(x), x)
     assert torch.equal(ours, expected)
 
 
 @pytest.mark.parametrize("size", [1, (3, 2), (7, 1), (9, 6)], ids=str)
-def test_derivatives_of_every_order(size):
+def test_derivatives_of_every_order(size, backend):
     x = make_tensor((1, 2, 7, 5), torch.float64, requires_grad=True)
-    with cnnext.backend("cpu"):
-        assert torch.autograd.gradcheck(lambda x: F.adaptive_avg_pool2d(x, size), (x,))
-        assert torch.autograd.gradgradcheck(lambda x: F.adaptive_avg_pool2d(x, size), (x,))
+    assert torch.autograd.gradcheck(lambda x: F.adaptive_avg_pool2d(x, size), (x,))
+    assert torch.autograd.gradgradcheck(lambda x: F.adaptive_avg_pool2d(x, size), (x,))
 
 
-def test_opcheck():
+@pytest.mark.parametrize("namespace", own_namespaces(OP))
+def test_opcheck(namespace):
+    ops = getattr(torch.ops, namespace)
     x = make_tensor((2, 3, 8, 7), requires_grad=True)
-    grad = torch.ops.cnnext.adaptive_avg_pool2d(x, (3, 2)).detach().requires_grad_()
-    torch.library.opcheck(torch.ops.cnnext.adaptive_avg_pool2d.default, (x, (3, 2)))
-    torch.library.opcheck(torch.ops.cnnext.adaptive_avg_pool2d_backward.default, (grad, x.shape))
+    grad = ops.adaptive_avg_pool2d(x, (3, 2)).detach().requires_grad_()
+    torch.library.opcheck(ops.adaptive_avg_pool2d.default, (x, (3, 2)))
+    torch.library.opcheck(ops.adaptive_avg_pool2d_backward.default, (grad, x.shape))
 
 
+@pytest.mark.parametrize("backend", own_backends(OP), indirect=True)
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
@@ -112,23 +115,25 @@ def test_opcheck():
         ((torch.ones(1, 2, 8, 8).long(), 2), RuntimeError, "int64"),
     ],
 )
-def test_refusals(arguments, error, words):
-    with cnnext.backend("cpu"), pytest.raises(error, match=words):
+def test_refusals(arguments, error, words, backend):
+    with pytest.raises(error, match=words):
         F.adaptive_avg_pool2d(*arguments)
 
 
 IMAGE = torch.ones(1, 2, 8, 8)
 
 
+@pytest.mark.parametrize("namespace", own_namespaces(OP))
 @pytest.mark.parametrize(
     "arguments", [(IMAGE, (2,)), (IMAGE, (-1, 2)), (IMAGE, (2**40, 1)), (IMAGE[0], (2, 2))], ids=str
 )
-def test_op_refuses_nonsense(arguments):
+def test_op_refuses_nonsense(arguments, namespace):
     with pytest.raises(RuntimeError, match="expected"):
-        torch.ops.cnnext.adaptive_avg_pool2d(*arguments)
+        getattr(torch.ops, namespace).adaptive_avg_pool2d(*arguments)
 
 
+@pytest.mark.parametrize("namespace", own_namespaces(OP))
 @pytest.mark.parametrize("size", [[1, 3, 8, 8], [1, 2, 8], [1, 2, -8, 8], [1, 2, 0, 8], [1, 2, 8, 2**62]], ids=str)
-def test_backward_refuses_what_does_not_fit(size):
+def test_backward_refuses_what_does_not_fit(size, namespace):
     with pytest.raises(RuntimeError, match="expected"):
-        torch.ops.cnnext.adaptive_avg_pool2d_backward(torch.ones(1, 2, 4, 4), size)
+        getattr(torch.ops, namespace).adaptive_avg_pool2d_backward(torch.ones(1, 2, 4, 4), size)

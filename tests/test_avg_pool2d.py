@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as torch_functional
+from ours import own_backends, own_namespaces
 
 import cnnext
 import cnnext.functional as F
@@ -68,37 +69,38 @@ def test_bits_do_not_depend_on_the_threads(shape, arguments, channels_last):
         assert all(map(torch.equal, results[0], other))
 
 
-def test_compiles_as_one_graph():
+def test_compiles_as_one_graph(backend):
     def step(x):
         return F.avg_pool2d(x, 3, 2, 1).square().sum()
 
     x = make_tensor((2, 3, 9, 8), requires_grad=True)
-    with cnnext.backend("cpu"):
-        (expected,) = torch.autograd.grad(step(x), x)
-        (ours,) = torch.autograd.grad(torch.compile(step, fullgraph=True, backend="aot_eager")(x), x)
+    (expected,) = torch.autograd.grad(step(x), x)
+    (ours,) = torch.autograd.grad(torch.compile(step, fullgraph=True, backend="aot_eager")(x), x)
     assert torch.equal(ours, expected)
 
 
 @pytest.mark.parametrize("arguments", [CASES[0][1], CASES[3][1], CASES[4][1]], ids=str)
-def test_derivatives_of_every_order(arguments):
+def test_derivatives_of_every_order(arguments, backend):
     x = make_tensor((1, 2, 8, 7), torch.float64, requires_grad=True)
-    with cnnext.backend("cpu"):
-        assert torch.autograd.gradcheck(lambda x: F.avg_pool2d(x, **arguments), (x,))
-        assert torch.autograd.gradgradcheck(lambda x: F.avg_pool2d(x, **arguments), (x,))
+    assert torch.autograd.gradcheck(lambda x: F.avg_pool2d(x, **arguments), (x,))
+    assert torch.autograd.gradgradcheck(lambda x: F.avg_pool2d(x, **arguments), (x,))
 
 
+@pytest.mark.parametrize("namespace", own_namespaces(OP))
 @pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "channels_last"])
-def test_opcheck(channels_last):
+def test_opcheck(channels_last, namespace):
+    ops = getattr(torch.ops, namespace)
     x = make_tensor((2, 3, 8, 7), channels_last=channels_last, requires_grad=True)
     window = ((3, 2), (2, 2), (1, 0))
-    grad = torch.ops.cnnext.avg_pool2d(x, *window, False, True, None).detach().requires_grad_()
-    torch.library.opcheck(torch.ops.cnnext.avg_pool2d.default, (x, *window, False, True, None))
-    torch.library.opcheck(torch.ops.cnnext.avg_pool2d_backward.default, (grad, x.shape, *window, True, None))
+    grad = ops.avg_pool2d(x, *window, False, True, None).detach().requires_grad_()
+    torch.library.opcheck(ops.avg_pool2d.default, (x, *window, False, True, None))
+    torch.library.opcheck(ops.avg_pool2d_backward.default, (grad, x.shape, *window, True, None))
 
 
 IMAGE = torch.ones(1, 2, 8, 8)
 
 
+@pytest.mark.parametrize("backend", own_backends(OP), indirect=True)
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
@@ -112,11 +114,12 @@ IMAGE = torch.ones(1, 2, 8, 8)
         ((IMAGE.long(), 2), RuntimeError, "int64"),
     ],
 )
-def test_refusals(arguments, error, words):
-    with cnnext.backend("cpu"), pytest.raises(error, match=words):
+def test_refusals(arguments, error, words, backend):
+    with pytest.raises(error, match=words):
         F.avg_pool2d(*arguments)
 
 
+@pytest.mark.parametrize("namespace", own_namespaces(OP))
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -130,18 +133,20 @@ def test_refusals(arguments, error, words):
     ],
     ids=lambda arguments: str(arguments[1:]),
 )
-def test_op_refuses_nonsense(arguments):
+def test_op_refuses_nonsense(arguments, namespace):
     with pytest.raises(RuntimeError, match="expected"):
-        torch.ops.cnnext.avg_pool2d(*arguments)
+        getattr(torch.ops, namespace).avg_pool2d(*arguments)
 
 
+@pytest.mark.parametrize("namespace", own_namespaces(OP))
 @pytest.mark.parametrize("size", [[1, 2, 5, 8], [1, 3, 8, 8], [1, 2, 8], [1, 2, 8, -8], [1, 2, 8, 2**62]], ids=str)
-def test_backward_refuses_what_does_not_fit(size):
+def test_backward_refuses_what_does_not_fit(size, namespace):
     with pytest.raises(RuntimeError, match="expected"):
-        torch.ops.cnnext.avg_pool2d_backward(torch.ones(1, 2, 4, 4), size, (2, 2), (2, 2), (0, 0), True, None)
+        getattr(torch.ops, namespace).avg_pool2d_backward(
+            torch.ones(1, 2, 4, 4), size, (2, 2), (2, 2), (0, 0), True, None
+        )
 
 
-def test_ceil_mode_with_a_window_larger_than_the_image_can_be_differentiated_twice():
+def test_ceil_mode_with_a_window_larger_than_the_image_can_be_differentiated_twice(backend):
     x = make_tensor((1, 2, 2, 3), torch.float64, requires_grad=True)
-    with cnnext.backend("cpu"):
-        assert torch.autograd.gradgradcheck(lambda x: F.avg_pool2d(x, 3, 2, ceil_mode=True), (x,))
+    assert torch.autograd.gradgradcheck(lambda x: F.avg_pool2d(x, 3, 2, ceil_mode=True), (x,))

@@ -210,12 +210,12 @@ void launch_max_pool2d_forward(const PoolPlan& plan, const T* x, T* y, Tap* tap,
     if (config.algorithm == PoolAlgorithm::kChannels) {
       constexpr int N = kMaxVector<T>;
       const PoolUnits units = pool_units<ForwardPass>(plan, N);
-      return launch(direct_launch("max_pool2d_forward_channels_kernel", units, stream), memory, text,
+      return launch(direct_launch("max_pool2d_forward_channels_kernel", units.count, stream), memory, text,
                     max_pool2d_forward_direct_kernel<T, Tap, N>, plan, units, x, y, tap);
     }
   }
   const PoolUnits units = pool_units<ForwardPass>(plan, 1);
-  launch(direct_launch("max_pool2d_forward_direct_kernel", units, stream), memory, text,
+  launch(direct_launch("max_pool2d_forward_direct_kernel", units.count, stream), memory, text,
          max_pool2d_forward_direct_kernel<T, Tap, 1>, plan, units, x, y, tap);
 }
 
@@ -238,12 +238,12 @@ void launch_max_pool2d_backward(const PoolPlan& plan, const T* grad, const Tap* 
     if (config.algorithm == PoolAlgorithm::kChannels) {
       constexpr int N = kMaxVector<T>;
       const PoolUnits units = pool_units<BackwardPass>(plan, N);
-      return launch(direct_launch("max_pool2d_backward_channels_kernel", units, stream), memory, text,
+      return launch(direct_launch("max_pool2d_backward_channels_kernel", units.count, stream), memory, text,
                     max_pool2d_backward_direct_kernel<T, Tap, N>, plan, units, grad, tap, grad_x);
     }
   }
   const PoolUnits units = pool_units<BackwardPass>(plan, 1);
-  launch(direct_launch("max_pool2d_backward_direct_kernel", units, stream), memory, text,
+  launch(direct_launch("max_pool2d_backward_direct_kernel", units.count, stream), memory, text,
          max_pool2d_backward_direct_kernel<T, Tap, 1>, plan, units, grad, tap, grad_x);
 }
 
@@ -254,7 +254,7 @@ void launch_max_pool2d_gather(const PoolPlan& plan, const T* x, const Tap* tap, 
   const PoolUnits units = pool_units<ForwardPass>(plan, 1);
   const PoolProblem problem = max_pool2d_problem<T, Tap>(plan, false, {x, tap, y});
   launch(
-      direct_launch("max_pool2d_gather_direct_kernel", units, stream),
+      direct_launch("max_pool2d_gather_direct_kernel", units.count, stream),
       {input("input", x, plan.pixels()), input("tap", tap, plan.outputs()),
        output("output", y, plan.outputs())},
       [&] { return describe(problem); }, max_pool2d_gather_direct_kernel<T, Tap>, plan, units, x, tap, y);

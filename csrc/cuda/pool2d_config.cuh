@@ -57,6 +57,7 @@ enum class PoolRefusal {
   kWideTap,
   kTooLarge,
   kTooFewBlocks,
+  kIdleThreads,
   kNotASum,
   kSmallWindow,
   kManyWindows,
@@ -81,6 +82,8 @@ inline const char* describe(PoolRefusal refusal) {
       return "the rows under a block take too much shared memory";
     case PoolRefusal::kTooFewBlocks:
       return "too few blocks for the multiprocessors";
+    case PoolRefusal::kIdleThreads:
+      return "a block would have a few large windows, each the work of one thread";
     case PoolRefusal::kNotASum:
       return "only the forward pass of an average is divided among threads";
     case PoolRefusal::kSmallWindow:
@@ -145,6 +148,10 @@ inline PoolRefusal refuse_staged(const PoolProblem& problem, const PoolConfig& c
   if (problem.plan.pixels() == 0 || problem.plan.outputs() == 0) return PoolRefusal::kEmpty;
   const PoolTiles tiles = pool_tiles(problem, config);
   if (staged_total_bytes(problem, tiles) > kStagedBytes) return PoolRefusal::kTooLarge;
+  const int64_t targets = int64_t{tiles.rows_per_block} * tiles.target_columns.divisor();
+  if (!problem.backward && targets < device::kWarpSize && window_pixels(problem.plan) >= kLargeWindow) {
+    return PoolRefusal::kIdleThreads;
+  }
   const bool smallest = config.tile == 64;
   const int64_t wanted = 4 * int64_t{problem.multiprocessors};  // two waves of two blocks, at the least
   if (!smallest && ceil_div<int64_t>(tiles.rows, tiles.rows_per_block) < wanted)
@@ -213,9 +220,9 @@ inline bool are_aligned(std::initializer_list<const void*> tensors) {
   return true;
 }
 
-inline device::LaunchConfig direct_launch(const char* kernel, const PoolUnits& units, cudaStream_t stream) {
-  return {kernel, dim3(static_cast<unsigned>(ceil_div<int64_t>(units.count, kPoolThreads))),
-          dim3(kPoolThreads), 0, stream};
+inline device::LaunchConfig direct_launch(const char* kernel, int64_t threads, cudaStream_t stream) {
+  return {kernel, dim3(static_cast<unsigned>(ceil_div<int64_t>(threads, kPoolThreads))), dim3(kPoolThreads),
+          0, stream};
 }
 
 inline device::LaunchConfig staged_launch(const char* kernel, const PoolProblem& problem,

@@ -18,7 +18,8 @@ inline constexpr int kPoolThreads = 256;
 // Blocks of the direct kernels on a multiprocessor, at the least. Said because ptxas would rather spill than
 // go from 40 registers to 48.
 inline constexpr int kPoolBlocks = 4;
-inline constexpr int kSectorBytes = 32;  // what global memory is moved in
+inline constexpr int kPoolBlocksOfDivisions = 3;  // where a division or two takes registers: up to 80
+inline constexpr int kSectorBytes = 32;           // what global memory is moved in
 
 struct PoolPlan {
   int64_t planes, channels;

@@ -83,4 +83,30 @@ inline Pool2dShape pool2d_shape_from_output(const Sizes& input, const char* name
   return shape;
 }
 
+// torch's rule for adaptive pools: an image without pixels has no windows, except that its global average is
+// 0 / 0.
+inline void check_adaptive_pool_input(const Sizes& input, const char* name, int64_t p, int64_t q) {
+  const bool valid = input.size() == 4 && input[0] >= 0 && input[1] >= 0 && input[2] >= 0 && input[3] >= 0;
+  if (!valid || input[2] > kLongestPoolSide || input[3] > kLongestPoolSide) {
+    check(false, "expected `", name, "` with 4 dimensions, the last two at most 2^26, but got shape ",
+          to_text(input));
+  }
+  if ((input[2] > 0 && input[3] > 0) || (p == 1 && q == 1)) return;
+  check(false, "expected `", name, "` with height and width of at least 1, but got shape ", to_text(input));
+}
+
+inline void check_adaptive_pool(const Tensor& input, const Sizes& output_size) {
+  check_pair(output_size, "output_size", 0);
+  if (output_size[0] > kLongestPoolSide || output_size[1] > kLongestPoolSide) {
+    check(false, "expected `output_size` of at most 2^26, but got ", to_text(output_size));
+  }
+  check_adaptive_pool_input(sizes_of(input), "input", output_size[0], output_size[1]);
+}
+
+inline void check_adaptive_pool_backward(const Tensor& grad, const Sizes& input_size) {
+  check_rank(grad, "grad", 4);
+  check_adaptive_pool_input(input_size, "input_size", grad.size(2), grad.size(3));
+  check_shape(grad, "grad", {input_size[0], input_size[1], grad.size(2), grad.size(3)});
+}
+
 }  // namespace cnnext

@@ -1,18 +1,15 @@
-"""The CUDA kernels of the pools, emulated: every config, every edge of a tile, real layers, and their memory accesses.
+"""The CUDA kernels of max_pool2d, emulated: every config, every edge of a tile, real layers, their memory accesses.
 
-The ops' own tests (tests/test_max_pool2d.py, …) run over the same kernels; here are the shapes that reach what theirs
-do not, and the faults and figures that only the traced build reports.
+The op's own tests (tests/test_max_pool2d.py) run over the same kernels; here are the shapes that reach what theirs do
+not, and the faults and figures that only the traced build reports.
 """
-
-import contextlib
-from collections import Counter
 
 import emulated
 import pytest
 import torch
 import torch.nn.functional as torch_functional
-from emulator import build
 from pool_chooser import chosen, configs, divide_index, explain, uniform_problem
+from tracing import SECTORS_ALLOWED, sector_ratios, shifted, trace_accesses  # noqa: F401
 
 import cnnext
 import cnnext.functional as F
@@ -23,42 +20,6 @@ pytestmark = pytest.mark.skipif(emulated.unavailable() is not None, reason=str(e
 
 FLOAT, DOUBLE, HALF, BFLOAT16 = torch.float32, torch.float64, torch.float16, torch.bfloat16
 WINDOW_2, WINDOW_3 = {"kernel_size": 2}, {"kernel_size": 3, "stride": 2, "padding": 1}
-SECTORS_ALLOWED = 1.15
-
-
-@pytest.fixture
-def traced():
-    """Every access of the kernels is checked and counted, the warps in a random order; gives the emulator."""
-    emulated.load("traced")
-    emulator = build.control("traced")
-    emulator.set_order("random", seed=3)
-    emulator.set_sampled_blocks(8)
-    with cnnext.backend("traced"):
-        yield emulator
-    emulator.set_order("forward")
-    emulator.set_sampled_blocks(0)
-
-
-@contextlib.contextmanager
-def sector_ratios(emulator):
-    """Fills a dictionary: for each kernel launched inside, sectors over ideal of its loads and stores together."""
-
-    def sectors(suffix):
-        counters = emulator.counters().items()
-        return Counter(
-            {kernel: sum(v[f"global_{way}_{suffix}"] for way in ("load", "store")) for kernel, v in counters}
-        )
-
-    before, ideal_before, ratios = sectors("sectors"), sectors("ideal_sectors"), {}
-    yield ratios
-    ideal = sectors("ideal_sectors") - ideal_before
-    ratios.update({kernel: count / ideal[kernel] for kernel, count in (sectors("sectors") - before).items()})
-
-
-def shifted(x):
-    """The same values, at an address that no vector fits."""
-    buffer = torch.empty(x.numel() + 1, dtype=x.dtype)[1:]
-    return buffer.as_strided(x.shape, x.stride()).copy_(x)
 
 
 def check_max_pool(x, **arguments):
