@@ -43,9 +43,17 @@ CNNEXT_INLINE void for_pair_windows(const PoolPlan& plan, const T* x, int64_t be
   int64_t unit = begin;
   if (2 * windows <= L) {
     for (; unit + 2 <= end; unit += 2) {
-      const int64_t first = next_row(), second = next_row();
-      combine(pixels(first), pixels(second), pixels(first + width), pixels(second + width),
-              PairOutput{unit * windows, (end - unit) * windows, windows});
+      const int64_t first = next_row(), second = next_row(), writable = (end - unit) * windows;
+      const T *upper = x + first, *lower = upper + width, *next_upper = x + second,
+              *next_lower = next_upper + width;
+      if (second + width + L <= inputs &&
+          writable >= windows + L) {  // whole vectors, without a branch for each
+        combine(load(upper), load(next_upper), load(lower), load(next_lower),
+                PairOutput{unit * windows, 2 * L, windows});
+      } else {
+        combine(pixels(first), pixels(second), pixels(first + width), pixels(second + width),
+                PairOutput{unit * windows, writable, windows});
+      }
     }
   }
   for (; unit < end; ++unit) {
@@ -85,6 +93,11 @@ CNNEXT_INLINE void for_pair_pixels(const PoolPlan& plan, T* grad_x, int64_t begi
           store_first(grad_x + at + L, shuffle<C, InterleaveHigh>(even, odd), writable - L);
         }
       };
+      if (windows <= L / 2 && limit - lower >= L) {  // whole vectors, without a branch for each
+        store(grad_x + upper, shuffle<C, InterleaveLow>(g.upper_even, g.upper_odd));
+        store(grad_x + lower, shuffle<C, InterleaveLow>(g.lower_even, g.lower_odd));
+        break;
+      }
       // The end of the upper row must not run into a part of the lower one that is already there.
       put(upper + 2 * q, windows <= L ? limit - upper : 2 * (windows - q), g.upper_even, g.upper_odd);
       put(lower + 2 * q, limit - lower - 2 * q, g.lower_even, g.lower_odd);
