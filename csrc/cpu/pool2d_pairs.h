@@ -80,6 +80,15 @@ CNNEXT_INLINE void for_pair_pixels(const PoolPlan& plan, T* grad_x, int64_t begi
                                    const Spread& spread) {
   constexpr int64_t L = kLanes<C>;
   const int64_t width = plan.columns.size, windows = plan.columns.windows, height = plan.rows.size;
+  if (windows <= L / 2 && 2 * windows == width && 2 * plan.rows.windows == height) {
+    // Nothing but short rows, one after the other: whole vectors as long as their ends are overwritten later.
+    for (; (end - begin) * 2 * width >= width + L; ++begin) {
+      const PairGradients<C> g = spread(begin * windows);
+      T* const upper = grad_x + begin * 2 * width;
+      store(upper, shuffle<C, InterleaveLow>(g.upper_even, g.upper_odd));
+      store(upper + width, shuffle<C, InterleaveLow>(g.lower_even, g.lower_odd));
+    }
+  }
   int64_t plane = begin / plan.rows.windows, p = begin % plan.rows.windows;
   const int64_t end_p = end % plan.rows.windows;
   const int64_t limit = (end / plan.rows.windows * height + 2 * end_p) * width;
@@ -93,11 +102,6 @@ CNNEXT_INLINE void for_pair_pixels(const PoolPlan& plan, T* grad_x, int64_t begi
           store_first(grad_x + at + L, shuffle<C, InterleaveHigh>(even, odd), writable - L);
         }
       };
-      if (windows <= L / 2 && limit - lower >= L) {  // whole vectors, without a branch for each
-        store(grad_x + upper, shuffle<C, InterleaveLow>(g.upper_even, g.upper_odd));
-        store(grad_x + lower, shuffle<C, InterleaveLow>(g.lower_even, g.lower_odd));
-        break;
-      }
       // The end of the upper row must not run into a part of the lower one that is already there.
       put(upper + 2 * q, windows <= L ? limit - upper : 2 * (windows - q), g.upper_even, g.upper_odd);
       put(lower + 2 * q, limit - lower - 2 * q, g.lower_even, g.lower_odd);
