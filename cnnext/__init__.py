@@ -11,7 +11,8 @@ from cnnext import (
 )
 from cnnext.backends import backend, backends  # noqa: E402
 from cnnext.nn.swap import swap, unswap  # noqa: E402
+from cnnext.ops.precision import allow_winograd  # noqa: E402
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "backend", "backends", "functional", "nn", "swap", "unswap"]
+__all__ = ["__version__", "allow_winograd", "backend", "backends", "functional", "nn", "swap", "unswap"]

@@ -4,6 +4,7 @@ from cnnext.testing import cases
 from cnnext.testing.parity import (
     Parity,
     assert_as_exact_as_torch,
+    assert_as_exact_as_winograd,
     assert_gradients_as_exact_as_torch,
     measure_parity,
 )
@@ -12,6 +13,7 @@ from cnnext.testing.tensors import make_tensor, present_backends
 __all__ = [
     "Parity",
     "assert_as_exact_as_torch",
+    "assert_as_exact_as_winograd",
     "assert_gradients_as_exact_as_torch",
     "cases",
     "make_tensor",

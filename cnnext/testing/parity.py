@@ -135,6 +135,26 @@ def assert_as_exact_as_torch(
         assert parity.holds, f"result {number}: {parity}"
 
 
+def assert_as_exact_as_winograd(
+    ours: torch.Tensor,
+    reference: Callable[..., torch.Tensor],
+    torch_function: Callable[..., torch.Tensor],
+    *tensors: Any,
+    **arguments: Any,
+) -> None:
+    """Assert the rule for results of Winograd's algorithm, which trades accuracy for speed.
+
+    max|o − r| ≤ 16·max|t − r| + floor, and ‖o − r‖ ≤ 5e-6·‖r‖; arguments as for :func:`measure_parity`.
+    """
+    (parity,) = measure_parity(ours, reference, torch_function, *tensors, **arguments)
+    allowed = 16 * parity.torch + parity.floor
+    assert parity.same_specials, str(parity)
+    assert parity.ours <= allowed, f"error {parity.ours:.3g}, allowed {allowed:.3g}"
+    exact = reference(*(_to(x, torch.float64) for x in tensors), **arguments)
+    distance, length = (ours.double() - exact).norm().item(), exact.norm().item()
+    assert distance <= 5e-6 * length, f"relative error {distance / length:.3g} in the L2 norm, allowed 5e-6"
+
+
 def assert_gradients_as_exact_as_torch(
     function: Callable[..., torch.Tensor],
     reference: Callable[..., torch.Tensor],

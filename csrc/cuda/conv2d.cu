@@ -8,6 +8,7 @@
 #include "conv2d_direct.cuh"
 #include "conv2d_implicit_gemm.h"
 #include "conv2d_tensor_core.h"
+#include "conv2d_winograd.h"
 
 namespace cnnext {
 
@@ -40,6 +41,17 @@ static void tensor_core_gather(const Conv2dRequest& request, const Conv2dChoice&
                              mutable_data<T>(destination), mutable_data<T>(packed), stream);
 }
 
+static void winograd_gather(const Conv2dRequest& request, int output, const Tensor& source,
+                            const Tensor& weight, const Epilogue<float, kBias>& epilogue,
+                            const Tensor& destination, cudaStream_t stream) {
+  const auto plan = winograd::plan(request, output);
+  const bool weight_last = is_channels_last(weight);
+  const Tensor w = contiguous_as(weight, weight_last);
+  const Tensor workspace = empty(source, {plan.weight_floats + plan.input_floats + plan.output_floats});
+  winograd::launch_gather(request, plan, output, weight_last, data<float>(source), data<float>(w), epilogue,
+                          mutable_data<float>(destination), mutable_data<float>(workspace), stream);
+}
+
 // Forward and input gradient: a gather of `source` into `destination`.
 template <class T>
 static void gather(const Conv2dRequest& request, const Tensor& source, const Tensor& weight,
@@ -53,6 +65,13 @@ static void gather(const Conv2dRequest& request, const Tensor& source, const Ten
         return tensor_core_gather<T>(request, choice, source, weight, epilogue, destination, stream);
       }
       return;  // not reached: there is none for float64
+    case Conv2dAlgorithm::winograd_2x3:
+    case Conv2dAlgorithm::winograd_4x3:
+      if constexpr (std::is_same_v<T, float>) {
+        const int output = choice.algorithm == Conv2dAlgorithm::winograd_2x3 ? 2 : 4;
+        return winograd_gather(request, output, source, weight, epilogue, destination, stream);
+      }
+      return;  // not reached: it is for float32 alone
     case Conv2dAlgorithm::implicit_gemm: {
       const Tensor w = contiguous_as(weight, last);  // its order along gemm_k is that of the images
       return implicit_gemm::launch_gather(request.shape, request.pass, {last, last}, choice.tile,

@@ -13,6 +13,7 @@
 #include "conv2d_implicit_gemm_choose.h"
 #include "conv2d_request.h"
 #include "conv2d_tensor_core_choose.h"
+#include "conv2d_winograd_choose.h"
 
 namespace cnnext {
 
@@ -25,6 +26,8 @@ struct Conv2dCandidate {
 
 inline constexpr Conv2dCandidate kConv2dCandidates[] = {
     {Conv2dAlgorithm::tensor_core, "tensor_core", tensor_core::refuses, tensor_core::slower},
+    {Conv2dAlgorithm::winograd_4x3, "winograd_4x3", winograd::refuses, winograd::slower_4x3},
+    {Conv2dAlgorithm::winograd_2x3, "winograd_2x3", winograd::refuses, winograd::slower_2x3},
     {Conv2dAlgorithm::implicit_gemm, "implicit_gemm", implicit_gemm::refuses, implicit_gemm::slower},
     {Conv2dAlgorithm::direct, "direct", direct::refuses, direct::refuses},
 };
@@ -62,6 +65,9 @@ inline Conv2dChoice choose_conv2d(const Conv2dRequest& request, const char* forc
       const auto plan = implicit_gemm::choose_tile(request, tile, rejections);
       return {chosen->algorithm, plan.tile, plan.splits};
     }
+    case Conv2dAlgorithm::winograd_2x3:
+    case Conv2dAlgorithm::winograd_4x3:
+      return {chosen->algorithm, 0, 1};
     default:
       return {chosen->algorithm, 0, direct::splits(request)};
   }
