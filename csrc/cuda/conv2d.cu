@@ -1,5 +1,5 @@
 // conv2d on CUDA: checks, outputs, the choice of the algorithm, launches, registration.
-#include <cstdio>
+#include <cstdlib>
 
 #include "../torch/conv2d_checks.h"
 #include "context.h"
@@ -17,6 +17,14 @@ constexpr Conv2dDtype conv2d_dtype() {
   if (std::is_same_v<T, float>) return Conv2dDtype::float32;
   if (std::is_same_v<T, double>) return Conv2dDtype::float64;
   return std::is_same_v<T, __half> ? Conv2dDtype::float16 : Conv2dDtype::bfloat16;
+}
+
+static Conv2dChoice choose(const Conv2dRequest& request) {
+  const Conv2dChoice choice = choose_conv2d(request, std::getenv("CNNEXT_CONV2D"));
+  if (choice.refused != nullptr) {
+    check(false, "conv2d on CUDA cannot run ", conv2d_text(request.shape), ": ", choice.refused);
+  }
+  return choice;
 }
 
 // The choice was made for tensors that start at multiples of 16 bytes, as torch's own do; a view may not.
@@ -56,7 +64,7 @@ static void winograd_gather(const Conv2dRequest& request, int output, const Tens
 template <class T>
 static void gather(const Conv2dRequest& request, const Tensor& source, const Tensor& weight,
                    const std::optional<Tensor>& bias, const Tensor& destination, cudaStream_t stream) {
-  const Conv2dChoice choice = choose_conv2d_here(request);
+  const Conv2dChoice choice = choose(request);
   const bool last = request.channels_last;
   const Epilogue<T, kBias> epilogue{data<T>(bias), nullptr, nullptr, nullptr, 0};
   switch (choice.algorithm) {
@@ -144,7 +152,7 @@ static void weight_gradient(const Conv2dRequest& request, const Tensor& grad, co
                             const Tensor& grad_weight, const Tensor& grad_bias, cudaStream_t stream) {
   using C = compute_t<T>;
   const Conv2dShape& shape = request.shape;
-  Conv2dChoice choice = choose_conv2d_here(request);
+  Conv2dChoice choice = choose(request);
   if constexpr (!std::is_same_v<T, double>) {
     if (choice.algorithm == Conv2dAlgorithm::tensor_core) {
       choice.splits = tensor_core_plan<T>(request, choice, grad, input).splits;

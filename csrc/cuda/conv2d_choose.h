@@ -6,8 +6,8 @@
 // a candidate that is possible, for tests and measurements.
 #pragma once
 
-#include <cstdlib>
 #include <cstring>
+#include <iterator>
 
 #include "conv2d_direct_choose.h"
 #include "conv2d_implicit_gemm_choose.h"
@@ -29,7 +29,7 @@ inline constexpr Conv2dCandidate kConv2dCandidates[] = {
     {Conv2dAlgorithm::winograd_4x3, "winograd_4x3", winograd::refuses, winograd::slower_4x3},
     {Conv2dAlgorithm::winograd_2x3, "winograd_2x3", winograd::refuses, winograd::slower_2x3},
     {Conv2dAlgorithm::implicit_gemm, "implicit_gemm", implicit_gemm::refuses, implicit_gemm::slower},
-    {Conv2dAlgorithm::direct, "direct", direct::refuses, direct::refuses},
+    {Conv2dAlgorithm::direct, "direct", direct::refuses, direct::slower},
 };
 
 // `forced`: CNNEXT_CONV2D or null. `rejections`, where wanted, gets every candidate and tile not taken.
@@ -55,6 +55,9 @@ inline Conv2dChoice choose_conv2d(const Conv2dRequest& request, const char* forc
     if (&candidate == chosen || rejections == nullptr) continue;
     rejections->push_back({candidate.name, reason != nullptr ? reason : "one before it is faster"});
   }
+  if (chosen == nullptr)
+    return {Conv2dAlgorithm::direct, 0, 1,
+            kConv2dCandidates[std::size(kConv2dCandidates) - 1].refuses(request)};
   const char* tile = by_force && forced_tile != nullptr ? forced_tile + 1 : nullptr;
   switch (chosen->algorithm) {
     case Conv2dAlgorithm::tensor_core: {
@@ -73,13 +76,17 @@ inline Conv2dChoice choose_conv2d(const Conv2dRequest& request, const char* forc
   }
 }
 
-inline Conv2dChoice choose_conv2d_here(const Conv2dRequest& request) {
-  return choose_conv2d(request, std::getenv("CNNEXT_CONV2D"));
-}
-
-inline const char* conv2d_name(Conv2dAlgorithm algorithm) {
+inline std::string conv2d_candidate_text(const Conv2dRequest& request, const Conv2dChoice& choice) {
   for (const Conv2dCandidate& candidate : kConv2dCandidates) {
-    if (candidate.algorithm == algorithm) return candidate.name;
+    if (candidate.algorithm != choice.algorithm) continue;
+    switch (choice.algorithm) {
+      case Conv2dAlgorithm::tensor_core:
+        return std::string(candidate.name) + ":" + tensor_core::kTiles[choice.tile].name;
+      case Conv2dAlgorithm::implicit_gemm:
+        return std::string(candidate.name) + ":" + implicit_gemm::tile_row(request.dtype, choice.tile).name;
+      default:
+        return candidate.name;
+    }
   }
   return "";
 }

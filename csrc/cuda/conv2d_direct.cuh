@@ -12,47 +12,44 @@ inline GatherProblem gather_problem(const Conv2dShape& s, Conv2dPass pass, Conv2
   const ImageStrides x = image_strides(s.c, s.h, s.w, last), y = image_strides(s.k, s.p, s.q, last);
   const WeightStrides w = weight_strides(s.group_c(), s.r, s.s, layouts.weight_channels_last);
   GatherProblem problem{};
-  problem.images = s.n, problem.groups = s.groups, problem.backward = backward;
-  problem.in = backward ? s.group_k() : s.group_c(), problem.out = backward ? s.group_c() : s.group_k();
-  problem.source_h = backward ? s.p : s.h, problem.source_w = backward ? s.q : s.w;
-  problem.height = backward ? s.h : s.p, problem.width = backward ? s.w : s.q;
+  problem.images = s.n, problem.groups = static_cast<int>(s.groups);
+  problem.in = static_cast<int>(backward ? s.group_k() : s.group_c());
+  problem.out = static_cast<int>(backward ? s.group_c() : s.group_k());
+  problem.rows = GatherAxis(backward, s.h, s.p, s.r, s.stride_h, s.pad_h, s.dil_h);
+  problem.cols = GatherAxis(backward, s.w, s.q, s.s, s.stride_w, s.pad_w, s.dil_w);
+  problem.pixels = s.n * problem.rows.size * problem.cols.size;
   problem.source = backward ? y : x, problem.destination = backward ? x : y;
   problem.weight_group = s.group_k() * w.k, problem.weight_r = w.r, problem.weight_s = w.s;
   problem.weight_out = backward ? w.c : w.k, problem.weight_in = backward ? w.k : w.c;
-  problem.r = s.r, problem.s = s.s, problem.stride_h = s.stride_h, problem.stride_w = s.stride_w;
-  problem.pad_h = s.pad_h, problem.pad_w = s.pad_w, problem.dil_h = s.dil_h, problem.dil_w = s.dil_w;
+  problem.lane_channels = 1;
+  while (problem.lane_channels < smaller(problem.groups * problem.out, kLastChannels))
+    problem.lane_channels *= 2;
+  problem.channel_blocks = last ? ceil_div(problem.groups * problem.out, problem.lane_channels)
+                                : problem.groups * ceil_div(problem.out, kChannels);
+  problem.narrow = problem.pixels < (int64_t{1} << 31) / problem.channel_blocks;
   return problem;
-}
-
-template <int kCount, class T, class E>
-void launch_gather_of(const Conv2dShape& shape, const GatherProblem& problem, const T* source,
-                      const T* weight, const E& epilogue, T* destination, cudaStream_t stream) {
-  const int64_t pixels = problem.images * problem.height * problem.width;
-  const int64_t threads = pixels * problem.groups * ceil_div<int64_t>(problem.out, kCount);
-  if (threads == 0) return;
-  const int64_t channels = problem.groups * problem.out, source_channels = problem.groups * problem.in;
-  device::launch(
-      {kCount == 1 ? "conv2d_gather_direct_kernel_nhwc" : "conv2d_gather_direct_kernel_nchw",
-       dim3(static_cast<unsigned>(ceil_div<int64_t>(threads, kThreads))), dim3(kThreads), 0, stream,
-       conv2d_flops(shape)},
-      {device::input("source", source,
-                     problem.images * source_channels * problem.source_h * problem.source_w),
-       device::input("weight", weight, shape.k * shape.gemm_k()),
-       device::input("bias", epilogue.bias, epilogue.bias != nullptr ? channels : 0),
-       device::output("destination", destination, pixels * channels)},
-      [&] { return conv2d_text(shape); }, conv2d_gather_direct_kernel<T, kCount, E>, problem, source, weight,
-      epilogue, destination);
 }
 
 template <class T, class E>
 void launch_gather(const Conv2dShape& shape, Conv2dPass pass, Conv2dLayouts layouts, const T* source,
                    const T* weight, const E& epilogue, T* destination, cudaStream_t stream) {
   const GatherProblem problem = gather_problem(shape, pass, layouts);
-  if (layouts.channels_last) {
-    launch_gather_of<1>(shape, problem, source, weight, epilogue, destination, stream);
-  } else {
-    launch_gather_of<kChannels>(shape, problem, source, weight, epilogue, destination, stream);
-  }
+  if (problem.pixels == 0) return;
+  const bool last = layouts.channels_last;
+  const int64_t block_pixels = int64_t{kThreads} / problem.lane_channels * kPixels;
+  const int64_t blocks = last ? ceil_div(problem.pixels, block_pixels) * problem.channel_blocks
+                              : ceil_div<int64_t>(problem.pixels * problem.channel_blocks, kThreads);
+  const int64_t channels = int64_t{problem.groups} * problem.out;
+  device::launch(
+      {last ? "conv2d_gather_direct_nhwc_kernel" : "conv2d_gather_direct_nchw_kernel",
+       dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream, conv2d_flops(shape)},
+      {device::input("source", source, problem.images * problem.source.n),
+       device::input("weight", weight, shape.k * shape.gemm_k()),
+       device::input("bias", epilogue.bias, epilogue.bias != nullptr ? channels : 0),
+       device::output("destination", destination, problem.pixels * channels)},
+      [&] { return conv2d_text(shape); },
+      last ? conv2d_gather_direct_nhwc_kernel<T, E> : conv2d_gather_direct_nchw_kernel<T, E>, problem, source,
+      weight, epilogue, destination);
 }
 
 // partial [splits][k, c, r, s] and partial_bias [splits][k] are written whole.

@@ -1,71 +1,67 @@
 // conv2d straight from its formula: forward and input gradient.
 //   y[n, k, p, q] = epilogue(Σ_{c,r,s} x[n, c, p·stride − pad + r·dil, …] · weight[k, c, r, s])
-// Layout: images NCHW or NHWC, weights in either. All indices are 64 bits: it runs what nothing else can.
-// Idea: one thread for each pixel, lanes along the pixels of a plane in NCHW and along the channels of a
-// pixel in NHWC, so that neighbours read and write neighbours. In NCHW a thread has kChannels output
-// channels, for which it reads its window once. It is for groups of few channels, depthwise above all, where
-// a GEMM's tile stays empty. The input gradient is the same sum over the taps of a pixel's phase
-// (conv2d_layout.cuh).
+// Layout: images NCHW or NHWC, weights in either. Offsets are 64 bits: it runs what nothing else can.
+// Idea: neighbouring lanes take neighbouring values, pixels of a plane in NCHW and channels of a pixel in
+// NHWC. In NCHW a thread has kChannels output channels, for which it reads its window once; in NHWC it has
+// kPixels pixels, and the block's weights, which lie far apart for its lanes, come from shared memory. It is
+// for groups of few channels, depthwise above all, where a GEMM's tile stays empty. The input gradient is the
+// same sum over the taps of a pixel's phase (conv2d_layout.cuh). Limits: no side of an image or kernel,
+// padding included, of 2^30 or more.
 #pragma once
 
+#include "conv2d_direct_window.cuh"
 #include "conv2d_epilogue.cuh"
-#include "conv2d_layout.cuh"
 #include "device/launch.cuh"
+#include "device/shared_memory.cuh"
 
 namespace cnnext::direct {
 
 inline constexpr int kThreads = 256;
-inline constexpr int kChannels = 4;  // of a thread in NCHW
+inline constexpr int kChannels = 4;     // of a thread in NCHW
+inline constexpr int kPixels = 4;       // of a thread in NHWC
+inline constexpr int kMostStaged = 64;  // products of an output whose weights go through shared memory
 
-struct GatherProblem {
-  int64_t images, groups, in, out;  // channels of a group of source and destination
-  int64_t source_h, source_w, height, width;
-  ImageStrides source, destination;
-  int64_t weight_group, weight_out, weight_in, weight_r, weight_s;
-  bool backward;
-  int64_t r, s, stride_h, stride_w, pad_h, pad_w, dil_h, dil_w;
-};
+// One output channel's weights: of (c, r, s) at c·in + r·row + s·col.
+template <class T>
+struct WeightRow {
+  const T* first;
+  int64_t in, row, col;
 
-// The taps that destination row or column i meets, and where: AxisPhase with i itself put in.
-struct Window {
-  int64_t taps, tap, tap_step, source, increment;
-
-  CNNEXT_DEVICE Window(bool backward, int64_t i, int64_t size, int64_t kernel, int64_t stride, int64_t pad,
-                       int64_t dil) {
-    if (!backward || stride == 1) {
-      taps = kernel, tap = 0, tap_step = 1;
-      source = backward ? i + pad : i * stride - pad;
-      increment = backward ? -dil : dil;
-      return;
-    }
-    const AxisPhase phase = backward_input_axis(size, kernel, stride, pad, dil, i % stride);
-    taps = phase.taps, tap = phase.tap, tap_step = phase.tap_step;
-    source = i / stride * phase.step + phase.base, increment = phase.increment;
+  CNNEXT_DEVICE compute_t<T> operator()(int c, int r, int s) const {
+    return device::to_compute(first[c * in + r * row + s * col]);
   }
 };
 
-// kCount sums of one pixel, for channels that lie problem.weight_out apart in the weight. A channel of the
-// source is added up on its own first: the error grows with r·s + c and not with their product.
-template <int kCount, class T>
+// The same from shared memory, [product][channel].
+template <class C>
+struct StagedWeightRow {
+  const C* first;
+  int pitch, r, s;
+
+  CNNEXT_DEVICE C operator()(int c, int tap_r, int tap_s) const {
+    return first[((c * r + tap_r) * s + tap_s) * pitch];
+  }
+};
+
+// kCount sums of one pixel. A channel of the source is added up on its own first: the error grows with r·s +
+// c and not with their product.
+template <int kCount, class T, class Row>
 CNNEXT_DEVICE void add_window(const GatherProblem& problem, const Window& rows, const Window& cols,
-                              const T* source, const T* weight, int count, compute_t<T> (&sums)[kCount]) {
+                              const T* source, const Row (&weight)[kCount], compute_t<T> (&sums)[kCount]) {
   using C = compute_t<T>;
-  for (int64_t c = 0; c < problem.in; ++c) {
+  const int64_t step = cols.increment * problem.source.w;
+  for (int c = 0; c < problem.in; ++c) {
     C channel_sums[kCount] = {};
-    for (int64_t t = 0; t < rows.taps; ++t) {
-      const int64_t h = rows.source + t * rows.increment;
-      if (h < 0 || h >= problem.source_h) continue;
-      const T* taps = weight + c * problem.weight_in + (rows.tap + t * rows.tap_step) * problem.weight_r;
-      const T* line = source + c * problem.source.c + h * problem.source.h;
-      for (int64_t u = 0; u < cols.taps; ++u) {
-        const int64_t w = cols.source + u * cols.increment;
-        if (w < 0 || w >= problem.source_w) continue;
-        const C value = device::to_compute(line[w * problem.source.w]);
-        const T* tap = taps + (cols.tap + u * cols.tap_step) * problem.weight_s;
+    for (int t = 0; t < rows.taps; ++t) {
+      const int h = rows.source + t * rows.increment, tap_r = rows.tap + t * rows.tap_step;
+      if (static_cast<unsigned>(h) >= static_cast<unsigned>(problem.rows.source)) continue;
+      const T* from = source + c * problem.source.c + h * problem.source.h + cols.source * problem.source.w;
+      for (int u = 0; u < cols.taps; ++u, from += step) {
+        const int w = cols.source + u * cols.increment, tap_s = cols.tap + u * cols.tap_step;
+        if (static_cast<unsigned>(w) >= static_cast<unsigned>(problem.cols.source)) continue;
+        const C value = device::to_compute(*from);
 #pragma unroll
-        for (int j = 0; j < kCount; ++j) {
-          if (j < count) channel_sums[j] += value * device::to_compute(tap[j * problem.weight_out]);
-        }
+        for (int j = 0; j < kCount; ++j) channel_sums[j] += value * weight[j](c, tap_r, tap_s);
       }
     }
 #pragma unroll
@@ -73,39 +69,102 @@ CNNEXT_DEVICE void add_window(const GatherProblem& problem, const Window& rows, 
   }
 }
 
-// kCount is kChannels for NCHW and 1 for NHWC.
-template <class T, int kCount, class E>
-__global__ void __launch_bounds__(kThreads)
-    conv2d_gather_direct_kernel(const GatherProblem problem, const T* source, const T* weight,
-                                const E epilogue, T* destination) {
-  const int64_t plane = problem.height * problem.width, index = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  const int64_t channel_blocks = ceil_div<int64_t>(problem.out, kCount),
-                channels = problem.groups * channel_blocks;
-  if (index >= problem.images * channels * plane) return;
-  int64_t image, block, pixel;
-  if constexpr (kCount == 1) {
-    block = index % channels, pixel = index / channels % plane, image = index / channels / plane;
-  } else {
-    pixel = index % plane, block = index / plane % channels, image = index / plane / channels;
-  }
-  const int64_t group = block / channel_blocks, first = block % channel_blocks * kCount;
-  const int64_t i = pixel / problem.width, j = pixel % problem.width;
-  const Window rows(problem.backward, i, problem.height, problem.r, problem.stride_h, problem.pad_h,
-                    problem.dil_h);
-  const Window cols(problem.backward, j, problem.width, problem.s, problem.stride_w, problem.pad_w,
-                    problem.dil_w);
-  const int count = static_cast<int>(smaller<int64_t>(kCount, problem.out - first));
+// NCHW. Thread: one pixel, kChannels output channels of a group; those behind the last repeat it.
+template <class T, class E>
+__global__ void __launch_bounds__(kThreads, 2)
+    conv2d_gather_direct_nchw_kernel(const GatherProblem problem, const T* source, const T* weight,
+                                     const E epilogue, T* destination) {
+  const int64_t index = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (index >= problem.pixels * problem.channel_blocks) return;
+  const int64_t plane = int64_t{problem.rows.size} * problem.cols.size;
+  const auto [outer, pixel] = divide(index, plane, problem.narrow);
+  const auto [image, block] = divide(outer, problem.channel_blocks, problem.narrow);
+  const auto [i, j] = divide(pixel, problem.cols.size, problem.narrow);
+  const int blocks = ceil_div(problem.out, kChannels), group = static_cast<int>(block) / blocks;
+  const int first = static_cast<int>(block) % blocks * kChannels;
+  const Window rows(problem.rows, static_cast<int>(i)), cols(problem.cols, static_cast<int>(j));
 
-  compute_t<T> sums[kCount] = {};
-  add_window(problem, rows, cols, source + image * problem.source.n + group * problem.in * problem.source.c,
-             weight + group * problem.weight_group + first * problem.weight_out, count, sums);
+  WeightRow<T> taps[kChannels];
 #pragma unroll
-  for (int channel = 0; channel < kCount; ++channel) {
-    if (channel >= count) continue;
-    const int64_t k = group * problem.out + first + channel;
-    const int64_t offset = image * problem.destination.n + k * problem.destination.c +
-                           i * problem.destination.h + j * problem.destination.w;
+  for (int channel = 0; channel < kChannels; ++channel) {
+    const int out = smaller(first + channel, problem.out - 1);
+    taps[channel] = {weight + group * problem.weight_group + out * problem.weight_out, problem.weight_in,
+                     problem.weight_r, problem.weight_s};
+  }
+  compute_t<T> sums[kChannels] = {};
+  add_window(problem, rows, cols,
+             source + image * problem.source.n + int64_t{group} * problem.in * problem.source.c, taps, sums);
+#pragma unroll
+  for (int channel = 0; channel < kChannels; ++channel) {
+    if (first + channel >= problem.out) continue;
+    const int64_t k = int64_t{group} * problem.out + first + channel;
+    const int64_t offset = image * problem.destination.n + k * problem.destination.c + pixel;
     destination[offset] = epilogue.apply(sums[channel], k, offset);
+  }
+}
+
+template <class C>
+struct StagedWeights {
+  C value[kMostStaged][kLastChannels + 1];
+};
+
+// The weights of the channels [k0, k0 + problem.lane_channels) to shared memory: read side by side along a
+// channel.
+template <class T>
+CNNEXT_DEVICE void stage_weights(const GatherProblem& problem, const T* weight, int64_t k0,
+                                 StagedWeights<compute_t<T>>& staged) {
+  const int products = problem.in * problem.rows.kernel * problem.cols.kernel;
+  for (int i = static_cast<int>(threadIdx.x); i < products * problem.lane_channels; i += kThreads) {
+    const int channel = i / products, product = i % products;
+    const int64_t k = k0 + channel;
+    if (k >= int64_t{problem.groups} * problem.out) break;
+    const int s = product % problem.cols.kernel, line = product / problem.cols.kernel;
+    const int64_t offset = k / problem.out * problem.weight_group + k % problem.out * problem.weight_out +
+                           line / problem.rows.kernel * problem.weight_in +
+                           line % problem.rows.kernel * problem.weight_r + s * problem.weight_s;
+    staged.value[product][channel] = device::to_compute(weight[offset]);
+  }
+}
+
+// NHWC. Block: lane_channels output channels, a power of two, times pixels; a thread takes every so many of
+// them.
+template <class T, class E>
+__global__ void __launch_bounds__(kThreads, 2)
+    conv2d_gather_direct_nhwc_kernel(const GatherProblem problem, const T* source, const T* weight,
+                                     const E epilogue, T* destination) {
+  using C = compute_t<T>;
+  const int64_t pixel_block = blockIdx.x / problem.channel_blocks;
+  const int64_t k0 = blockIdx.x % problem.channel_blocks * problem.lane_channels;
+  const int lane = static_cast<int>(threadIdx.x) % problem.lane_channels;
+  const int slot = static_cast<int>(threadIdx.x) / problem.lane_channels,
+            slots = kThreads / problem.lane_channels;
+  const bool is_staged = problem.in * problem.rows.kernel * problem.cols.kernel <= kMostStaged;
+  auto& staged = device::static_shared<StagedWeights<C>>();
+  if (is_staged) stage_weights(problem, weight, k0, staged);
+  __syncthreads();
+
+  const int64_t k = k0 + lane;
+  if (k >= int64_t{problem.groups} * problem.out) return;
+  const auto [group, out] = divide(k, problem.out, true);
+  const T* from = source + group * problem.in * problem.source.c;
+  for (int turn = 0; turn < kPixels; ++turn) {
+    const int64_t pixel = (pixel_block * kPixels + turn) * slots + slot;
+    if (pixel >= problem.pixels) return;
+    const auto [line, j] = divide(pixel, problem.cols.size, problem.narrow);
+    const auto [image, i] = divide(line, problem.rows.size, problem.narrow);
+    const Window rows(problem.rows, static_cast<int>(i)), cols(problem.cols, static_cast<int>(j));
+    C sums[1] = {};
+    if (is_staged) {
+      const StagedWeightRow<C> taps[1] = {
+          {&staged.value[0][lane], kLastChannels + 1, problem.rows.kernel, problem.cols.kernel}};
+      add_window(problem, rows, cols, from + image * problem.source.n, taps, sums);
+    } else {
+      const WeightRow<T> taps[1] = {{weight + group * problem.weight_group + out * problem.weight_out,
+                                     problem.weight_in, problem.weight_r, problem.weight_s}};
+      add_window(problem, rows, cols, from + image * problem.source.n, taps, sums);
+    }
+    const int64_t offset = pixel * problem.destination.w + k;
+    destination[offset] = epilogue.apply(sums[0], k, offset);
   }
 }
 

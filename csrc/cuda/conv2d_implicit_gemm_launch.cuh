@@ -53,17 +53,17 @@ inline const char* load_name(Load load) {
   return load == Load::scalar ? "scalar" : load == Load::vector_k ? "vector_k" : "vector_extent";
 }
 
-template <class T>
+template <class T, class E>
 struct GatherCall {
   const Conv2dShape& shape;
   const T *source, *weight;
-  const Epilogue<T, kBias>& epilogue;
+  const E& epilogue;
   T* destination;
   cudaStream_t stream;
 };
 
-template <class Config, Load kSource, Load kWeight, class T>
-void launch_gather_kernel(const TileRow& tile, const GatherProblem& problem, const GatherCall<T>& call) {
+template <class Config, Load kSource, Load kWeight, class T, class E>
+void launch_gather_kernel(const TileRow& tile, const GatherProblem& problem, const GatherCall<T, E>& call) {
   using namespace device;
   static const std::string name = std::string("conv2d_gather_implicit_gemm_kernel ") + tile.name + " " +
                                   load_name(kSource) + " " + load_name(kWeight);
@@ -73,28 +73,35 @@ void launch_gather_kernel(const TileRow& tile, const GatherProblem& problem, con
                   static_cast<unsigned>(ceil_div(problem.out, Config::kTileN)),
                   static_cast<unsigned>(problem.groups * problem.phases_h * problem.phases_w));
   const Conv2dShape& s = call.shape;
-  const T* bias = call.epilogue.bias;
+  const E& epilogue = call.epilogue;
+  const auto count = [](const void* pointer, int64_t values) { return pointer != nullptr ? values : 0; };
+  const int64_t channels = int64_t{problem.groups} * problem.out,
+                values = problem.images * problem.destination.n;
   launch(
       {name.c_str(), grid, dim3(Config::kThreads), 0, call.stream, conv2d_flops(s)},
       {input("source", call.source, problem.images * problem.source.n),
        input("weight", call.weight, s.k * s.gemm_k()),
-       input("bias", bias, bias != nullptr ? int64_t{problem.groups} * problem.out : 0),
-       output("destination", call.destination, problem.images * problem.destination.n)},
-      [&] { return conv2d_text(s); },
-      conv2d_gather_implicit_gemm_kernel<Config, T, kSource, kWeight, Epilogue<T, kBias>>, problem,
-      call.source, call.weight, call.epilogue, call.destination);
+       input("bias", epilogue.bias, count(epilogue.bias, channels)),
+       input("residual", epilogue.residual, count(epilogue.residual, values)),
+       input("shift", epilogue.shift, count(epilogue.shift, channels)),
+       output("sums", epilogue.sums, count(epilogue.sums, 2 * channels * grid.x)),
+       output("destination", call.destination, values)},
+      [&] { return conv2d_text(s); }, conv2d_gather_implicit_gemm_kernel<Config, T, kSource, kWeight, E>,
+      problem, call.source, call.weight, call.epilogue, call.destination);
 }
 
 // Vectors need channels that come in whole vectors, in every group, and aligned tensors.
-template <class Config, class T>
-void launch_gather_tile(const TileRow& tile, GatherProblem& problem, const GatherCall<T>& call, bool backward,
-                        bool weight_channels_last) {
-  constexpr int kVector = device::kMaxVector<T>, kChunk = Config::kChunk;
+template <class Config, class T, class E>
+void launch_gather_tile(const TileRow& tile, GatherProblem& problem, const GatherCall<T, E>& call,
+                        bool backward, bool weight_channels_last) {
+  constexpr int kVector = Config::kChunk;
   const auto aligned = [](const T* pointer, int values) {
     return pointer == nullptr || reinterpret_cast<uintptr_t>(pointer) % (values * sizeof(T)) == 0;
   };
-  problem.store =
-      store_order(problem, aligned(call.destination, kChunk) && aligned(call.epilogue.bias, kChunk), kChunk);
+  problem.store = store_order(problem,
+                              aligned(call.destination, kVector) && aligned(call.epilogue.bias, kVector) &&
+                                  aligned(call.epilogue.residual, kVector),
+                              kVector);
   const bool vectors = problem.channels_last && weight_channels_last && problem.in % kVector == 0 &&
                        aligned(call.source, kVector) && aligned(call.weight, kVector);
   if (vectors && !backward) {
@@ -148,7 +155,7 @@ template <class Config, class T>
 void launch_weight_tile(const TileRow& tile, const Conv2dShape& s, bool channels_last, int splits,
                         const T* grad, const T* x, compute_t<T>* partial, compute_t<T>* partial_bias,
                         cudaStream_t stream) {
-  constexpr int kVector = device::kMaxVector<T>;
+  constexpr int kVector = Config::kChunk;
   const WeightProblem problem = weight_problem(s, channels_last, splits);
   const bool vectors = channels_last && problem.group_k % kVector == 0 && problem.group_c % kVector == 0 &&
                        device::can_vectorize<kVector>(grad, kVector) &&
@@ -186,7 +193,7 @@ void launch_gather(const Conv2dShape& shape, Conv2dPass pass, Conv2dLayouts layo
                    const T* source, const T* weight, const Epilogue<T, kBias>& epilogue, T* destination,
                    cudaStream_t stream) {
   GatherProblem problem = gather_problem(shape, pass, layouts);
-  const GatherCall<T> call{shape, source, weight, epilogue, destination, stream};
+  const GatherCall<T, Epilogue<T, kBias>> call{shape, source, weight, epilogue, destination, stream};
   with_tile<T>(tile, [&](auto config, const TileRow& row) {
     launch_gather_tile<decltype(config)>(row, problem, call, pass == Conv2dPass::backward_input,
                                          layouts.weight_channels_last);

@@ -23,7 +23,7 @@ struct Tiles {  // gemm_k is the slow index: the values of one product step lie 
 
 // A table of what kChainTiles tiles read along gemm_k, and of what the next as many do: a ring of two halves.
 // It is made once for a chain of tiles, outside of the main loop.
-inline constexpr int kChain = 64;  // values of gemm_k
+inline constexpr int kChain = 32;  // values of gemm_k
 
 template <class Entry>
 struct Table {
@@ -103,14 +103,15 @@ struct Accumulators {
 // How an operand is copied. Its tile is [kTileK][extent], extent = kTileM or kTileN.
 enum class Load {
   scalar,        // any strides: a value at a time
-  vector_k,      // gemm_k is contiguous in memory: 16 bytes along it, written to as many rows of the tile
-  vector_extent  // the extent is: 16 bytes along it, written to one row of the tile
+  vector_k,      // gemm_k is contiguous in memory: a vector along it, written to as many rows of the tile
+  vector_extent  // the extent is: a vector along it, written to one row of the tile
 };
 
-// The copies of one thread by 16 bytes, Along gemm_k or along the extent.
+// The copies of one thread by vectors, along gemm_k or along the extent: as many values as 16 bytes of shared
+// memory hold, 8 bytes of a 16-bit dtype.
 template <class Config, class T, int kExtent, bool kAlongK>
 struct VectorCopy {
-  static constexpr int kVector = device::kMaxVector<T>;
+  static constexpr int kVector = Config::kChunk;
   static constexpr int kPerRow = (kAlongK ? Config::kTileK : kExtent) / kVector;
   static constexpr int kStep = Config::kThreads / kPerRow;  // rows that the block copies at once
   static constexpr int kCount = (kAlongK ? kExtent : Config::kTileK) / kStep;
@@ -126,17 +127,19 @@ struct VectorCopy {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
       if constexpr (kAlongK) {
+        // With four vectors a row the second two start in the banks of the first two: they go round by half.
+        const bool turned = sizeof(T) == 2 && vector() >= Config::kTileK / 2;
 #pragma unroll
-        for (int j = 0; j < kVector; ++j) tile[vector() + j][row(i)] = device::to_compute(values[i][j]);
-      } else {
-        constexpr int kChunk = Config::kChunk;
-#pragma unroll
-        for (int part = 0; part < kVector / kChunk; ++part) {
-          device::Vector<C, kChunk> chunk;
-#pragma unroll
-          for (int j = 0; j < kChunk; ++j) chunk[j] = device::to_compute(values[i][part * kChunk + j]);
-          device::store_vector(&tile[row(i)][vector() + part * kChunk], chunk);
+        for (int j = 0; j < kVector; ++j) {
+          constexpr int kHalf = kVector / 2;
+          const T value = turned ? values[i][(j + kHalf) % kVector] : values[i][j];
+          tile[vector() + (turned ? (j + kHalf) % kVector : j)][row(i)] = device::to_compute(value);
         }
+      } else {
+        device::Vector<C, kVector> widened;
+#pragma unroll
+        for (int j = 0; j < kVector; ++j) widened[j] = device::to_compute(values[i][j]);
+        device::store_vector(&tile[row(i)][vector()], widened);
       }
     }
   }

@@ -34,8 +34,9 @@ struct Conv2dRejection {
 
 struct Conv2dChoice {
   Conv2dAlgorithm algorithm;
-  int tile;    // row of the algorithm's table
-  int splits;  // of the pixels, in a weight gradient
+  int tile;                       // row of the algorithm's table
+  int splits;                     // of the pixels, in a weight gradient
+  const char* refused = nullptr;  // null, or why nothing can run it
 };
 
 inline std::string conv2d_text(const Conv2dShape& s) {
