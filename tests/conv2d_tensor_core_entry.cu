@@ -7,7 +7,7 @@
 #include <string>
 
 #include "cuda/conv2d_backward_weight_reduce_kernel.cuh"
-#include "cuda/conv2d_tensor_core.h"
+#include "cuda/conv2d_tensor_core_launch.cuh"
 
 namespace {
 
@@ -80,6 +80,21 @@ EXPORTED void run_tensor_core(const char* tile, void* const* arrays) {
     default:
       throw std::runtime_error("not compiled for this architecture");
   }
+}
+
+// Every step of the epilogue. arrays: the Call; x, weight, bias, residual, shift, y, sums [tiles of
+// pixels][2][k].
+EXPORTED void run_tensor_core_epilogue(const char* tile, void* const* arrays) {
+  constexpr unsigned kAll = kBias | kResidual | kRelu | kStatistics;
+  const auto& call = *static_cast<const Call*>(arrays[0]);
+  const Conv2dRequest request = call.request(device::current_device_limits());
+  const auto plan = tensor_core::choose_tile(request, true, tile, nullptr);
+  const auto half = [&](int i) { return static_cast<__half*>(arrays[i]); };
+  const Epilogue<__half, kAll> epilogue{half(3), half(4), static_cast<const float*>(arrays[5]),
+                                        static_cast<float*>(arrays[7]), call.shape.k};
+  const auto packed = make_workspace(plan.packed_bytes);
+  tensor_core::launch_gather_epilogue(request, plan, call.weight_channels_last != 0, half(1), half(2),
+                                      epilogue, half(6), packed.get(), nullptr);
 }
 
 // arrays: the Call; architecture and multiprocessors; room for the text: why not, or the tile chosen and what

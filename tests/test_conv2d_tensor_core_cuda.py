@@ -7,11 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from conv2d_tensor_core import PASSES, TYPES, call_for_text, check, description, kernels, tiles
+from conv2d_tensor_core import PASSES, TYPES, call, call_for_text, check, description, kernels, memory, tiles
 from emulated import unavailable
 from emulator import build
 
-from cnnext.testing import cases
+from cnnext.testing import assert_as_exact_as_torch, cases, make_tensor
 from cnnext.testing.cases import Conv2dCase
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=f"kernels are not emulated: {unavailable()}")
@@ -34,7 +34,7 @@ EDGES = [
 ]
 
 
-@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("kind", ["float16", "tf32"])  # bfloat16 differs from float16 in one instruction
 @pytest.mark.parametrize("which", PASSES)
 @pytest.mark.parametrize("case", EDGES, ids=str)
 def test_edges_on_every_tile(case, which, kind):
@@ -88,7 +88,7 @@ def test_layout_of_the_weight_is_its_own(which):
 
 
 def test_every_kernel_of_the_table_was_run():
-    case = Conv2dCase("small", (1, 8, 4, 4), 8, 3, padding=1)
+    case = Conv2dCase("groups", (2, 24, 6, 6), 48, 3, padding=1, groups=3)
     build.control().reset_counters()
     for which, tile, loader in kernels():
         for kind in TYPES:
@@ -101,6 +101,34 @@ def test_every_kernel_of_the_table_was_run():
         "conv2d_backward_weight_reduce_kernel",
     }
     assert wanted | helpers == ran
+
+
+@pytest.mark.parametrize("channels_last", [True, False], ids=["channels_last", "nchw"])
+@pytest.mark.parametrize("out", [40, 37])
+def test_every_step_of_the_epilogue(out, channels_last):
+    """y = relu(conv + bias + residual), and per channel the sums of y − shift and of its square."""
+    case = Conv2dCase("epilogue", (3, 16, 7, 9), out, 3, padding=1)
+    x, weight, bias = case.tensors(torch.float16, channels_last)
+    residual = make_tensor((3, out, 7, 9), torch.float16, channels_last=channels_last, seed=5)
+    shift = make_tensor((out,), seed=6)
+    about = description(case, "forward", "float16", channels_last, channels_last)
+    for tile, tile_m in (("128x128", 128), ("128x64", 128), ("64x64", 64), ("64x32", 64)):
+        if tile not in tiles(case, "forward", "float16", channels_last):
+            continue
+        y = torch.full_like(residual, torch.nan)
+        sums = torch.full((-(-3 * 7 * 9 // tile_m), 2, out), torch.nan)
+        arrays = (x, weight, bias, residual, shift, y, sums)
+        call("run_tensor_core_epilogue", tile, about, *map(memory, arrays))
+
+        def relu(x, weight, bias, residual):
+            return (torch.nn.functional.conv2d(x, weight, bias, padding=1) + residual).relu()
+
+        def exact_sums(y, shift):
+            shifted = y - shift[:, None, None]
+            return torch.stack([shifted.sum((0, 2, 3)), shifted.square().sum((0, 2, 3))])
+
+        assert_as_exact_as_torch(y, relu, relu, x, weight, bias, residual)
+        assert_as_exact_as_torch(sums.sum(0), exact_sums, exact_sums, y.float(), shift)
 
 
 @pytest.mark.parametrize("which", PASSES)

@@ -74,6 +74,9 @@ void launch_gather(const Plan& plan, const Conv2dRequest& request, const GatherL
       {input(call.source_name, args.source, call.source_count),
        input("packed_weight", args.packed_weight, plan.packed_bytes / static_cast<int>(sizeof(T))),
        input("bias", epilogue.bias, request.shape.k),
+       input("residual", epilogue.residual, call.destination_count),
+       input("shift", epilogue.shift, request.shape.k),
+       output("sums", epilogue.sums, 2 * request.shape.k * ceil_div<int64_t>(pixels, Config::kTileM)),
        output(call.destination_name, args.destination, call.destination_count)},
       [&] { return conv2d_text(request.shape); }, conv2d_tensor_core_gather_kernel<Config, T, kVector, E>,
       args, epilogue);
@@ -140,10 +143,11 @@ bool stores_vectors(const GatherArguments<T>& args, const E& epilogue, bool chan
          device::can_vectorize<kChannels>(epilogue.residual, 0);
 }
 
-template <class T>
-void launch_gather(const Conv2dRequest& request, const Plan& plan, bool weight_channels_last, const T* source,
-                   const T* weight, const Epilogue<T, kBias>& epilogue, T* destination, void* packed,
-                   cudaStream_t stream) {
+// With an epilogue of any steps. Statistics are of blocks of the tile's pixels, forward only.
+template <class T, class E>
+void launch_gather_epilogue(const Conv2dRequest& request, const Plan& plan, bool weight_channels_last,
+                            const T* source, const T* weight, const E& epilogue, T* destination, void* packed,
+                            cudaStream_t stream) {
   const Conv2dShape& s = request.shape;
   const bool forward = request.pass == Conv2dPass::forward, last = request.channels_last;
   GatherLaunch<T> call = forward ? forward_launch<T>(s, plan, last) : backward_input_launch<T>(s, plan, last);
@@ -159,6 +163,14 @@ void launch_gather(const Conv2dRequest& request, const Plan& plan, bool weight_c
   pack.group_stride = s.group_k() * w.k, pack.r_stride = w.r, pack.s_stride = w.s;
   pack.destination_stride = forward ? w.k : w.c, pack.source_stride = forward ? w.c : w.k;
   launch_planned(plan, request, call, pack, epilogue, stream);
+}
+
+template <class T>
+void launch_gather(const Conv2dRequest& request, const Plan& plan, bool weight_channels_last, const T* source,
+                   const T* weight, const Epilogue<T, kBias>& epilogue, T* destination, void* packed,
+                   cudaStream_t stream) {
+  launch_gather_epilogue(request, plan, weight_channels_last, source, weight, epilogue, destination, packed,
+                         stream);
 }
 
 }  // namespace cnnext::tensor_core

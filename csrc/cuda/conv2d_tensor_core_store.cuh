@@ -146,13 +146,14 @@ CNNEXT_DEVICE void store_columns(const Accumulators<Config>& d, float* slice, co
                                  const E& epilogue, TileStatistics<Config>& statistics) {
   constexpr int kColumnsAtOnce = kThreads / Config::kTileM;
   const int row = threadIdx.x % Config::kTileM, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int at_once = threadIdx.x / Config::kTileM;  // the column of those that is this thread's
   const int64_t pixel = to.offsets[row];
 #pragma unroll
   for (int j = 0; j < Config::kWarpN / 16; ++j) {
     write_column_slice<Config>(d, slice, j);
     __syncthreads();
 #pragma unroll 1
-    for (int at = threadIdx.x / Config::kTileM; at < kWarpsN * 16; at += kColumnsAtOnce) {
+    for (int at = at_once; at < kWarpsN * 16; at += kColumnsAtOnce) {
       const int column = at / 16 * Config::kWarpN + j * 16 + at % 16;
       const int64_t channel = to.first_channel + column, offset = pixel + channel * to.channel_stride;
       const bool stored = pixel != kNoPixel && column < to.channels;
@@ -166,10 +167,10 @@ CNNEXT_DEVICE void store_columns(const Accumulators<Config>& d, float* slice, co
       }
       if constexpr (E::kHasStatistics) {
         channel_sums.template add_lanes<0, 5>();
-        if (lane <
-            kColumnsAtOnce) {  // where several columns are stored at once, a warp knows one: the others get 0
-          const bool mine = lane == threadIdx.x / Config::kTileM;
-          const int other = column - static_cast<int>(threadIdx.x / Config::kTileM) + lane;
+        // Where several columns are stored at once, a warp knows one, and gives 0 to the others.
+        if (lane < kColumnsAtOnce) {
+          const bool mine = lane == at_once;
+          const int other = column - at_once + lane;
           statistics.partial[warp][0][other] = mine ? channel_sums.sum[0] : 0.0f;
           statistics.partial[warp][1][other] = mine ? channel_sums.square[0] : 0.0f;
         }
