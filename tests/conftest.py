@@ -16,19 +16,59 @@ if not torch.cuda.is_available():
 
 import emulated  # noqa: E402
 import pytest  # noqa: E402
+from emulator import coverage  # noqa: E402
 
 import cnnext  # noqa: E402
 from cnnext.testing import present_backends  # noqa: E402
 
 pytest_plugins = ["emulator.plugin"]  # --emulator-counters
 
+FLAVOUR = os.environ.get("CNNEXT_EMULATED", "fast")  # or "traced", "sanitized": see tests/emulator/README.md
 NOT_EMULATED = emulated.unavailable()
 if NOT_EMULATED is None:
-    emulated.load()
+    emulated.load(FLAVOUR)
 
 
 def pytest_report_header():
-    return f"CUDA kernels: {f'not emulated, for {NOT_EMULATED}' if NOT_EMULATED else 'emulated on the CPU'}"
+    return (
+        f"CUDA kernels: {f'not emulated, for {NOT_EMULATED}' if NOT_EMULATED else f'emulated on the CPU ({FLAVOUR})'}"
+    )
+
+
+def pytest_addoption(parser):
+    parser.addoption("--cases", type=int, metavar="N", help="run at most N cases of each test, evenly spaced")
+
+
+def pytest_configure(config):
+    config.stash[emulated.DESELECTED] = False
+
+
+def pytest_deselected(items):
+    if any(item.get_closest_marker("slow") is None for item in items):
+        items[0].config.stash[emulated.DESELECTED] = True
+
+
+@pytest.hookimpl(trylast=True)  # after -k and -m
+def pytest_collection_modifyitems(config, items):
+    most = config.getoption("--cases")
+    if most is not None:
+        _keep_spread(config, items, most)
+    items.sort(key=lambda item: item.path.name == "test_cuda_coverage.py")  # what ran is known at the end
+
+
+def _keep_spread(config, items, most):
+    by_test = {}
+    for item in items:
+        by_test.setdefault((item.path, getattr(item, "originalname", item.name)), []).append(item)
+    kept = {cases[i * len(cases) // most] for cases in by_test.values() for i in range(most)}
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if config.getoption("--emulator-counters") and emulated.loaded():
+        terminalreporter.section("kernels that did not run")
+        terminalreporter.write("\n".join(coverage.not_launched(emulated.loaded(), emulated.KERNELS)) + "\n")
 
 
 def pytest_generate_tests(metafunc):

@@ -13,6 +13,7 @@ import importlib.util
 import shutil
 from pathlib import Path
 
+import pytest
 import torch
 from emulator import build
 
@@ -21,7 +22,12 @@ from cnnext.backends import DTYPES, Backend, register_backend
 from cnnext.eager import EagerOps
 
 ROOT = Path(__file__).resolve().parent.parent
+KERNELS = ROOT / "csrc/cuda"
+DESELECTED = pytest.StashKey[bool]()
+"""Whether this run leaves out tests besides the slow ones."""
 BACKENDS = {"fast": "emulated", "traced": "traced", "sanitized": "sanitized"}
+
+_loaded: list[Path] = []
 
 
 def unavailable() -> str | None:
@@ -39,7 +45,7 @@ def unavailable() -> str | None:
 
 def sources() -> list[Path]:
     """The schemas, and every op that has CUDA kernels."""
-    return [ROOT / "csrc/library.cpp", *sorted((ROOT / "csrc/cuda").glob("*.cu"))]
+    return [ROOT / "csrc/library.cpp", *sorted(KERNELS.glob("*.cu"))]
 
 
 def library(flavour: str, architecture: int = 80) -> Path:
@@ -51,6 +57,11 @@ def library(flavour: str, architecture: int = 80) -> Path:
     return build.library("cnnext", sources(), flavour, architecture=architecture, flags=(*flags,), link_flags=(*link,))
 
 
+def loaded() -> list[Path]:
+    """The libraries of this process."""
+    return _loaded
+
+
 def namespace(flavour: str) -> str:
     return f"cnnext_{BACKENDS[flavour]}"
 
@@ -59,7 +70,8 @@ def namespace(flavour: str) -> str:
 def load(flavour: str = "fast") -> Backend:
     """Build and load the library, and register its ops and its backend; once for a process and flavour."""
     build.control(flavour)  # from here on a fault is an exception of its own kind, and counters can be read
-    torch.ops.load_library(library(flavour))
+    path = library(flavour)
+    torch.ops.load_library(path)
     registration.register_namespace(namespace(flavour))
 
     def refuse(op: str, device: torch.device, dtype: torch.dtype) -> str | None:
@@ -69,4 +81,5 @@ def load(flavour: str = "fast") -> Backend:
 
     backend = Backend(BACKENDS[flavour], EagerOps(namespace(flavour)), ("cpu", "meta"), refuse)
     register_backend(backend, automatic=False)
+    _loaded.append(path)
     return backend

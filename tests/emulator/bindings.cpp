@@ -68,6 +68,16 @@ PYBIND11_MODULE(_emulator, module) {
   module.def("set_sampled_blocks", &emulator::set_sampled_blocks, py::arg("count"),
              "Blocks of a launch that count sectors and wavefronts; 0: all.");
   module.def("counters", &counters, "{kernel: {counter: value}} since the last reset.");
+  module.def(
+      "launched_functions",
+      [] {
+        py::list functions;
+        for (const auto& [library, offset] : emulator::launched_functions()) {
+          functions.append(py::make_tuple(library, offset));
+        }
+        return functions;
+      },
+      "[(library, offset of the kernel in it)] of every kernel launched so far.");
   module.def("reset_counters", [] { emulator::counters().clear(); });
   module.def(
       "register_global",

@@ -134,6 +134,7 @@ def _compile(source: Path, flags: list[str]) -> Path:
         known = json.loads(record.read_text())
         if _content(known["files"]) == known["content"]:
             return target
+    print(f"emulator: compiling {source.name} ...", file=sys.stderr, flush=True)
     rule = folder / f"{name}.d"
     _run([compiler, *flags, "-MMD", "-MF", str(rule), "-x", "c++", "-c", str(source), "-o", str(target)])
     files = _dependencies(rule.read_text())

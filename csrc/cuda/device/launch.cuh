@@ -84,6 +84,7 @@ void launch(const LaunchConfig& config, std::initializer_list<Memory> memory, co
   Call call{kernel, {static_cast<Parameters>(std::forward<Arguments>(arguments))...}};
   emulator::Launch launch{};
   launch.kernel = config.kernel;
+  launch.function = reinterpret_cast<const void*>(kernel);
   launch.traced = emulator::kTracedCode;
   launch.grid = config.grid;
   launch.block = config.block;

@@ -4,7 +4,9 @@
 #include <emulator/qualifiers.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
+#include <vector>
 
 #include "counters.h"
 #include "fault.h"
@@ -21,5 +23,12 @@ EMULATOR_API void set_tracing(bool on);
 
 // How many blocks of a launch, evenly spaced, count sectors and wavefronts; 0: all.
 EMULATOR_API void set_sampled_blocks(int count);
+
+// Kernels that have been launched since the process began: their library, and how far into it they lie.
+struct LaunchedFunction {
+  std::string library;
+  uint64_t offset;
+};
+EMULATOR_API std::vector<LaunchedFunction> launched_functions();
 
 }  // namespace emulator

@@ -1,9 +1,12 @@
 // run(): one launch from its checks to its counters.
+#include <dlfcn.h>
 #include <emulator/launch.h>
 
 #include <mutex>
+#include <set>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "builtins.h"
 #include "control.h"
@@ -18,6 +21,8 @@ namespace {
 constexpr unsigned kMaxBlockZ = 64;
 constexpr unsigned kMaxGridX = 2147483647;
 constexpr unsigned kMaxGridYZ = 65535;
+
+std::set<const void*> launched;
 
 void check_limits(const Launch& launch) {
   const dim3 grid = launch.grid, block = launch.block;
@@ -51,6 +56,7 @@ void open_launch(const Launch& launch) {
   set_dimensions(launch.grid, launch.block);
   machine.counters = &counters()[launch.kernel];
   ++machine.counters->launches;
+  launched.insert(launch.function);
   machine.counters->declared_flops += static_cast<uint64_t>(launch.flops);
   for (int i = 0; i < launch.memory_count; ++i) {
     machine.counters->declared_bytes += launch.memory[i].data != nullptr ? launch.memory[i].bytes : 0;
@@ -110,6 +116,17 @@ void run(const Launch& launch) {
 std::map<std::string, Counters>& counters() {
   static std::map<std::string, Counters> table;
   return table;
+}
+
+std::vector<LaunchedFunction> launched_functions() {
+  std::vector<LaunchedFunction> found;
+  for (const void* function : launched) {
+    Dl_info info{};
+    if (dladdr(function, &info) == 0) continue;
+    const auto* base = static_cast<const char*>(info.dli_fbase);
+    found.push_back({info.dli_fname, static_cast<uint64_t>(static_cast<const char*>(function) - base)});
+  }
+  return found;
 }
 
 void set_order(const std::string& name, unsigned seed) {

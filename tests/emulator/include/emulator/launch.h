@@ -30,6 +30,7 @@ static constexpr bool kTracedCode = false;
 
 struct Launch {
   const char* kernel;
+  const void* function;  // the kernel itself: one instantiation of a template
   bool traced;
   dim3 grid;
   dim3 block;

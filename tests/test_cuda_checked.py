@@ -1,0 +1,36 @@
+"""Cases of every op's tests over its CUDA kernels under AddressSanitizer and UBSan, and with every access checked.
+
+Each flavour of the emulator's build has a process of its own: a sanitizer must be there before Python is.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import emulated
+import pytest
+from emulator import build
+
+HERE = Path(__file__).parent
+CASES = 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flavour", ["sanitized", "traced"])
+def test_cases_of_every_op_run_without_a_report(flavour):
+    if emulated.unavailable():
+        pytest.skip(emulated.unavailable())
+    environment = build.sanitizer_environment() if flavour == "sanitized" else dict(os.environ)
+    tests = [file for file in HERE.glob("test_*.py") if "\nOP = " in file.read_text()]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", "-k", flavour]
+    done = subprocess.run(
+        [*command, "--cases", str(CASES), *map(str, tests)],
+        env={**environment, "CNNEXT_EMULATED": flavour},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-5000:]
+    print(done.stdout.splitlines()[-1])
