@@ -30,9 +30,8 @@ if NOT_EMULATED is None:
 
 
 def pytest_report_header():
-    return (
-        f"CUDA kernels: {f'not emulated, for {NOT_EMULATED}' if NOT_EMULATED else f'emulated on the CPU ({FLAVOUR})'}"
-    )
+    how = f"not emulated, for {NOT_EMULATED}" if NOT_EMULATED else f"emulated on the CPU ({FLAVOUR})"
+    return f"CUDA kernels: {how}"
 
 
 def pytest_addoption(parser):

@@ -64,7 +64,8 @@ def _nudged(tensor: torch.Tensor) -> torch.Tensor:
     if not tensor.is_floating_point():
         return tensor
     step = torch.finfo(tensor.dtype).eps / 2
-    noise = torch.rand(tensor.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    generator = torch.Generator("cpu").manual_seed(1)
+    noise = torch.rand(tensor.shape, dtype=torch.float64, generator=generator, device="cpu") * 2 - 1
     return tensor.detach().double() * (1 + step * noise.to(tensor.device))
 
 
@@ -177,7 +178,8 @@ def assert_gradients_as_exact_as_torch(
 
     with torch.no_grad():
         sample = function(*tensors, **arguments)
-    values = torch.randn(sample.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    values = torch.randn(sample.shape, generator=generator, dtype=torch.float64, device="cpu")
     grad_output = torch.empty_like(sample).copy_(values)
     ours = gradients(function, tensors, lambda _: grad_output)
 

@@ -16,7 +16,7 @@ def make_tensor(
     *,
     channels_last: bool = False,
     seed: int = 0,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
     requires_grad: bool = False,
 ) -> torch.Tensor:
     """Return a tensor of standard-normal values, dense in its layout, inside a larger buffer of NaN.
@@ -26,16 +26,17 @@ def make_tensor(
         dtype: a floating dtype. The values are drawn in float64 and rounded, so that they agree between dtypes.
         channels_last: whether the memory is ordered N, H, W, C.
         seed: of the values.
-        device: where the tensor lies.
+        device: where the tensor lies; None is torch's default device.
         requires_grad: of the tensor, which is a leaf.
 
     Returns:
         The tensor, of shape ``shape``.
     """
-    values = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    generator = torch.Generator("cpu").manual_seed(seed)  # the same values on every device
+    values = torch.randn(shape, dtype=torch.float64, generator=generator, device="cpu").to(dtype)
     if channels_last:
         values = values.contiguous(memory_format=torch.channels_last)
-    buffer = torch.full((values.numel() + 2 * GUARD,), torch.nan, dtype=dtype, device=device)
+    buffer = torch.full((values.numel() + 2 * GUARD,), torch.nan, dtype=dtype, device=device or torch.get_default_device())
     tensor = buffer.as_strided(values.shape, values.stride(), GUARD)
     tensor.copy_(values)
     return tensor.detach().requires_grad_(requires_grad)
