@@ -18,6 +18,9 @@ test: $(VENV)/.installed-dev build  ## run the tests, all but the slow ones; ARG
 test-slow: $(VENV)/.installed-dev build  ## run the tests marked slow
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
+test-gpu: $(VENV)/.installed-dev build  ## run the tests of the ops on a GPU, then under compute-sanitizer
+	$(BIN)/python tests/gpu.py $(ARGS)
+
 lint: $(VENV)/.installed-dev  ## check style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -31,6 +34,10 @@ format: $(VENV)/.installed-dev  ## put every file into the style that lint asks 
 
 build: $(VENV)/.installed  ## compile what changed in the C++ sources
 	cd cnnext && $(abspath $(BIN))/python -m _build
+
+wheel: $(VENV)/.installed  ## make a wheel with code for every GPU architecture, in dist/
+	TORCH_CUDA_ARCH_LIST="$$(cd cnnext && $(abspath $(BIN))/python -c 'from _build.architectures import WHEEL; print(WHEEL)')" \
+	$(BIN)/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist .
 
 clean:  ## remove what was built; the environment and the data stay
 	rm -rf build dist *.egg-info cnnext/*.so .pytest_cache .mypy_cache .ruff_cache
@@ -52,5 +59,5 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) --quiet --no-build-isolation -e ".[plot,dev]"
 	touch $@
 
-.PHONY: help demo test test-slow lint format build clean
+.PHONY: help demo test test-slow test-gpu lint format build wheel clean
 .DEFAULT_GOAL := help

@@ -8,7 +8,7 @@ import torch
 import cnnext.functional as F
 from cnnext import models, nn
 
-OP = "conv2d"
+OP = ("corr2d", "conv2d", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "batch_norm")
 pytestmark = pytest.mark.usefixtures("backend")
 
 

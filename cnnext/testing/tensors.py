@@ -32,11 +32,12 @@ def make_tensor(
     Returns:
         The tensor, of shape ``shape``.
     """
+    device = torch.get_default_device() if device is None else device
     generator = torch.Generator("cpu").manual_seed(seed)  # the same values on every device
     values = torch.randn(shape, dtype=torch.float64, generator=generator, device="cpu").to(dtype)
     if channels_last:
         values = values.contiguous(memory_format=torch.channels_last)
-    buffer = torch.full((values.numel() + 2 * GUARD,), torch.nan, dtype=dtype, device=device or torch.get_default_device())
+    buffer = torch.full((values.numel() + 2 * GUARD,), torch.nan, dtype=dtype, device=device)
     tensor = buffer.as_strided(values.shape, values.stride(), GUARD)
     tensor.copy_(values)
     return tensor.detach().requires_grad_(requires_grad)

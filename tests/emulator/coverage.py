@@ -32,17 +32,17 @@ def kernels(library: Path, names: set[str]) -> dict[int, str]:
 
 
 def not_launched(libraries: list[Path], folder: Path) -> list[str]:
-    """The kernels of these libraries, built from the same sources, that this process has launched from none of them.
+    """The kernels of these libraries that this process has launched neither from them nor from another library.
 
     A name with `__global__` before it that no library has is among them: a template that nobody instantiates.
     """
     names = kernel_names(folder)
-    launched_at = set(sys.modules["_emulator"].launched_functions())
-    every, launched = set(), set()
-    for library in libraries:
-        for offset, kernel in kernels(library, names).items():
-            every.add(kernel)
-            if (str(library), offset) in launched_at:
-                launched.add(kernel)
+    launched: set[str] = set()
+    by_library: dict[str, set[int]] = {}
+    for path, offset in sys.modules["_emulator"].launched_functions():
+        by_library.setdefault(path, set()).add(offset)
+    for path, offsets in by_library.items():
+        launched |= {kernel for offset, kernel in kernels(Path(path), names).items() if offset in offsets}
+    every = {kernel for library in libraries for kernel in kernels(library, names).values()}
     absent = names - {kernel.split("<")[0] for kernel in every}
     return sorted((every - launched) | {f"{name} (never instantiated)" for name in absent})
