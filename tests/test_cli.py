@@ -181,6 +181,7 @@ class TestTrain:
             stderr=subprocess.PIPE,
             text=True,
             cwd=folder,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a shell's background jobs
         )
         for line in process.stdout:
             if line.startswith("epoch"):
