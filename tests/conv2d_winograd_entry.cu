@@ -13,7 +13,7 @@ namespace {
 using namespace cnnext;
 
 struct Call {
-  int64_t pass, channels_last, weight_channels_last, has_bias, allow, output, chunk_bytes;
+  int64_t pass, channels_last, weight_channels_last, has_bias, allow, output, chunk_bytes, may_fuse;
   Conv2dShape shape;
 };
 
@@ -36,7 +36,8 @@ EXPORTED void run_winograd(const char*, void* const* arrays) {
   const auto& call = *static_cast<const Call*>(arrays[0]);
   const Conv2dRequest request = request_of(call, device::current_device_limits());
   if (const char* reason = winograd::refuses(request)) throw std::runtime_error(reason);
-  const auto plan = winograd::plan(request, static_cast<int>(call.output), call.chunk_bytes);
+  const auto plan =
+      winograd::plan(request, static_cast<int>(call.output), call.chunk_bytes, call.may_fuse != 0);
   const int64_t floats = plan.weight_floats + plan.input_floats + plan.output_floats;
   const auto bytes = static_cast<size_t>(round_up<int64_t>(floats * 4, 256));
   const std::unique_ptr<void, void (*)(void*)> workspace(std::aligned_alloc(256, bytes), std::free);
@@ -59,7 +60,7 @@ EXPORTED void explain_winograd(const char*, void* const* arrays) {
   } else if (const char* reason = winograd::slower(request, output)) {
     text = std::string("slower: ") + reason;
   } else {
-    const auto plan = winograd::plan(request, output, call.chunk_bytes);
+    const auto plan = winograd::plan(request, output, call.chunk_bytes, call.may_fuse != 0);
     text = "tiles " + std::to_string(plan.tiles) + ", chunk " + std::to_string(plan.chunk);
   }
   std::strcpy(static_cast<char*>(arrays[1]), text.c_str());

@@ -1,5 +1,6 @@
 // Launches of Winograd's algorithm.
 #include "conv2d_winograd.h"
+#include "conv2d_winograd_fused_kernel.cuh"
 #include "conv2d_winograd_gemm_kernel.cuh"
 #include "conv2d_winograd_kernel.cuh"
 #include "device/launch.cuh"
@@ -81,6 +82,24 @@ void launch_chunk(const Conv2dRequest& request, const Problem& problem, const Bu
          first, epilogue);
 }
 
+void launch_fused(const Conv2dRequest& request, const Plan& plan, const Problem& problem,
+                  const Buffers& buffers, const Epilogue<float, kBias>& epilogue, cudaStream_t stream) {
+  using namespace device;
+  const Conv2dShape& s = request.shape;
+  const bool forward = request.pass == Conv2dPass::forward;
+  const int64_t inputs = s.n * s.c * s.h * s.w, results = s.n * s.k * s.p * s.q;
+  const dim3 grid(static_cast<unsigned>(ceil_div<int64_t>(plan.tiles, FusedConfig::kTileT)),
+                  static_cast<unsigned>(plan.padded_k / FusedConfig::kTileK));
+  launch(
+      {"conv2d_winograd_2x3_fused_kernel", grid, dim3(FusedConfig::kThreads), FusedConfig::kSharedBytes,
+       stream, conv2d_flops(s)},
+      {input("source", buffers.source, forward ? inputs : results), input("U", buffers.u, plan.weight_floats),
+       input("bias", epilogue.bias, s.k),
+       output("destination", buffers.destination, forward ? results : inputs)},
+      [&] { return conv2d_text(s); }, conv2d_winograd_2x3_fused_kernel<Epilogue<float, kBias>>, problem,
+      buffers.source, buffers.u, buffers.destination, epilogue);
+}
+
 template <class T>
 void launch_all(const Conv2dRequest& request, const Plan& plan, Problem problem, const Buffers& buffers,
                 const Epilogue<float, kBias>& epilogue, cudaStream_t stream) {
@@ -94,6 +113,7 @@ void launch_all(const Conv2dRequest& request, const Plan& plan, Problem problem,
        output("U", buffers.u, plan.weight_floats)},
       [&] { return conv2d_text(request.shape); }, conv2d_winograd_weight_kernel<T>, problem, buffers.weight,
       buffers.u);
+  if (plan.is_fused) return launch_fused(request, plan, problem, buffers, epilogue, stream);
   for (int64_t first = 0; first < plan.tiles; first += plan.chunk) {
     const int64_t left = round_up<int64_t>(plan.tiles - first, GemmConfig::kTileT);
     problem.padded_t = static_cast<int>(smaller(plan.chunk, left));

@@ -50,9 +50,11 @@ struct Plan {
   int64_t tiles, chunk;  // of all images; of a chunk, whole tiles of the GEMM
   int64_t padded_c, padded_k;
   int64_t weight_floats, input_floats, output_floats;  // of U, V and M
+  bool is_fused;                                       // in one kernel, without V and M
 };
 
-inline Plan plan(const Conv2dRequest& request, int output, int64_t chunk_bytes = kChunkBytes) {
+inline Plan plan(const Conv2dRequest& request, int output, int64_t chunk_bytes = kChunkBytes,
+                 bool may_fuse = true) {
   const Conv2dShape& s = request.shape;
   const bool forward = request.pass == Conv2dPass::forward;
   const int64_t rows = forward ? s.p : s.h, columns = forward ? s.q : s.w;
@@ -65,6 +67,9 @@ inline Plan plan(const Conv2dRequest& request, int output, int64_t chunk_bytes =
   const int64_t wanted = larger<int64_t>(1, chunk_bytes / (bytes_of_tile * GemmConfig::kTileT));
   plan.chunk = smaller(round_up<int64_t>(plan.tiles, GemmConfig::kTileT), wanted * GemmConfig::kTileT);
   plan.weight_floats = positions * plan.padded_c * plan.padded_k;
+  plan.is_fused =
+      may_fuse && output == 2 && request.limits.shared_bytes_per_block >= FusedConfig::kSharedBytes;
+  if (plan.is_fused) return plan;
   plan.input_floats = positions * plan.padded_c * plan.chunk;
   plan.output_floats = positions * plan.padded_k * plan.chunk;
   return plan;

@@ -17,6 +17,18 @@ struct GemmConfig {
   static_assert(kSharedBytes <= 48 * 1024, "more must be asked for at every launch");
 };
 
+// F(2 × 2) in one kernel: 16 positions of [kTileT of tiles][kTileK of outputs], 2 positions a warp, each
+// thread 8 × 8 of both.
+struct FusedConfig {
+  static constexpr int kTileT = 32, kTileK = 64, kTileC = 8, kThreads = 256;
+  static_assert(kTileT * kTileC == kThreads, "a thread transforms one tile of one channel");
+  static_assert(16 * kTileT * kTileK == kThreads * 128, "a thread has 128 sums, half of its registers");
+  static constexpr int kPitch = kTileT + 4;  // 8 channels of 4 tiles lie in different banks
+  static constexpr int kExchangedK = 16;
+  static constexpr int kSharedBytes = 16 * kTileC * (2 * kTileK + kPitch) * 4;
+  static_assert(kSharedBytes <= 99 * 1024, "sm_86 and sm_89 give a block at most 99 KiB");
+};
+
 // Transforms: 32 channels by 8 tiles a block. In NHWC a warp reads 32 channels, and writes 8 tiles of 4: a
 // sector.
 inline constexpr int kBlockChannels = 32, kBlockTiles = 8, kTransformThreads = kBlockChannels * kBlockTiles;
