@@ -1,9 +1,9 @@
 // The bias gradient that goes with a weight gradient on tensor cores:
 //   partial_bias[split][k] = Σ_{pixels of the split} grad[pixel, k]
 // Layouts: NCHW or NHWC. Sums in fp32 that carry what their rounding lost (conv2d_backward_weight_sum.cuh):
-// TF32 is for products, a sum of float32 values is to be as exact as torch's. Idea: a warp takes 32 channels
-// of a pixel (NHWC) or 32 pixels of a channel (NCHW), so that lanes read side by side; the warps of a block
-// divide the split's pixels.
+// TF32 is for products, a sum of float32 values is to be as exact as torch's.
+// Idea: a warp takes 32 channels of a pixel (NHWC) or 32 pixels of a channel (NCHW), so that lanes read side
+// by side; the warps of a block divide the split's pixels.
 #pragma once
 
 #include "conv2d_backward_weight_sum.cuh"

@@ -2,8 +2,9 @@
 //
 // A reader knows the addresses of a lane's fragments; they do not change from stage to stage, and within a
 // stage they differ by constants. `step` counts 32 bytes of gemm_k: one mma of 16 values of 16 bits, or 8 of
-// tf32. Fragments of 16 rows of A are the registers of device/mma.cuh; of 16 columns of B, {b0, b1} of the
-// first 8 columns and {b0, b1} of the others.
+// tf32.
+// Fragments of 16 rows of A are the registers of device/mma.cuh; of 16 columns of B, {b0, b1} of the first 8
+// columns and {b0, b1} of the others.
 #pragma once
 
 #include "conv2d_tensor_core_tile.cuh"

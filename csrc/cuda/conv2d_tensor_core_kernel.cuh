@@ -2,11 +2,13 @@
 //   destination[m, n] = Σ_k A[m, k] · B[k, n]
 // with m a destination pixel of any image, n a destination channel of the group, k = (tap, source channel).
 // Layouts: NCHW or NHWC, any channels; sums in fp32 from fp16, bf16 or tf32 operands.
-// Idea: A is never made; each step of gemm_k is gathered into shared memory some stages ahead, while
-// warps multiply the oldest stage by mma.sync. Files: _load (gathering), _compute (multiplying), _store
-// (epilogue), _pack (the order of the weights), _geometry (which pixels and taps meet, strided gradients
-// too). Limits: conv2d_tensor_core.h, tensor_core_refuses. Source: Chetlur et al., "cuDNN: efficient
-// primitives for deep learning", 2014; PTX ISA, "mma.sync", "cp.async".
+// Idea: A is never made; each step of gemm_k is gathered into shared memory some stages ahead, while warps
+// multiply the oldest stage by mma.sync.
+// Files: _load (gathering), _main_loop and _compute (multiplying), _store (epilogue), _pack (the order of the
+// weights), conv2d_layout.cuh (which pixels and taps meet, in strided gradients too).
+// Limits: conv2d_tensor_core_choose.h, refuses().
+// Source: Chetlur et al., "cuDNN: efficient primitives for deep learning", 2014; PTX ISA, "mma.sync" and
+// "cp.async".
 #pragma once
 
 #include "conv2d_tensor_core_load.cuh"

@@ -1,5 +1,4 @@
-// The main loop of all tensor-core convolutions: stages are filled some steps ahead, the oldest is
-// multiplied.
+// The main loop of all tensor-core convolutions: stages are filled ahead, the oldest is multiplied.
 #pragma once
 
 #include <type_traits>

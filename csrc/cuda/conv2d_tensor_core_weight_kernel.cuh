@@ -2,8 +2,9 @@
 //   grad_weight[m, n] = Σ_pixels grad[pixel, m] · x[pixel at tap, channel],   n = (tap, input channel)
 // Layouts: NCHW or NHWC, any channels; sums in fp32 from fp16, bf16 or tf32 operands.
 // Idea: pixels are many and weights few, so the pixels are divided among blocks (splits). Each writes its
-// sums to a place of its own, and a second kernel adds them in the order of the splits: the bits do not
-// depend on when a block ran. Files: _load_weight (filling), _main_loop, _compute (multiplying).
+// sums to a place of its own, and conv2d_backward_weight_reduce_kernel.cuh adds them in the order of the
+// splits: the bits do not depend on when a block ran.
+// Files: _load_weight (filling), _main_loop and _compute (multiplying), _bias_kernel (the bias gradient).
 #pragma once
 
 #include "conv2d_tensor_core_load_weight.cuh"

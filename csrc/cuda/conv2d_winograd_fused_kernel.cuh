@@ -1,8 +1,10 @@
 // F(2 × 2, 3 × 3) in one kernel: a block keeps the products of all 16 positions of 32 tiles by 64 output
 // channels in registers, so that neither V nor M of conv2d_winograd_kernel.cuh goes through global memory.
 // Idea: each of the 8 warps multiplies 2 positions; a thread transforms one input tile of one channel for all
-// of them, loaded while the channels before are multiplied. At the end positions meet in shared memory, 16
-// channels at a time. Limits: 36 positions of F(4 × 4) do not fit the registers.
+// of them, loaded while the channels before are multiplied. At the end the positions meet in shared memory,
+// 16 channels at a time.
+// Limits: 82 KiB of shared memory a block; the 36 positions of F(4 × 4) do not fit the registers.
+// Source: see conv2d_winograd_transform.cuh.
 #pragma once
 
 #include "conv2d_winograd_kernel.cuh"

@@ -1,13 +1,14 @@
 // conv2d by Winograd's algorithm, F(2 × 2, 3 × 3) and F(4 × 4, 3 × 3): 3 × 3 kernels, stride 1, fp32.
-//   V[position][c][t] = (Bᵀ d B)[position]     of input tile t, channel c                    input kernel
-//   U[position][c][k] = (G g Gᵀ)[position]     of weight k, c                                weight kernel
-//   M[position][k][t] = Σ_c U[position][c][k] · V[position][c][t] conv2d_winograd_gemm_kernel.cuh y tile t,
-//   channel k = Aᵀ M[:][k][t] A, then the epilogue                                 output kernel
-// Layouts: images NCHW or NHWC; V, U and M in whole tiles of the GEMM, zero where there is nothing.
-// The input gradient is the same with the weight turned by 180°, its channels exchanged and a padding of 2 −
-// pad. Idea: tiles are worked on in chunks small enough that V and M never leave the L2 cache. Limits: the
-// sums of positions cancel, so errors are larger than a direct sum's (about 4 times for F(4 × 4)), and one
-// NaN or infinity of the input spreads over the output tiles that its tiles make.
+//   U[position][c][k] = (G g Gᵀ)[position] of the weight of k and c      weight kernel
+//   V[position][c][t] = (Bᵀ d B)[position] of channel c of input tile t  input kernel
+//   M[position][k][t] = Σ_c U[position][c][k] · V[position][c][t]        conv2d_winograd_gemm_kernel.cuh
+//   output tile t of channel k = Aᵀ M[·][k][t] A, then the epilogue      output kernel
+// Layouts: images NCHW or NHWC; U, V and M in whole tiles of the GEMM, zero where there is nothing.
+// The input gradient is the same with the weight turned by 180°, its channels exchanged and a padding of
+// 2 − pad.
+// Idea: tiles are worked on in chunks small enough that V and M never leave the L2 cache.
+// Limits: the sums of positions cancel, so errors are larger than a direct sum's, about 4 times for F(4 × 4);
+// a NaN or an infinity of the input spreads over the output tiles that its tiles make.
 // Source: see conv2d_winograd_transform.cuh.
 #pragma once
 

@@ -1,9 +1,9 @@
 // Winograd's minimal filtering F(m × m, 3 × 3): an output tile of m × m is made of α × α products, α = m + 2,
 // instead of 9·m²:   Y = Aᵀ [ (G g Gᵀ) ⊙ (Bᵀ d B) ] A,   d the α × α input tile, g the 3 × 3 weight.
-// The three transforms along one axis. The points of F(4 × 4) are 0, ±3/4, ±3/2, ∞: their error is a quarter
-// of that of 0, ±1, ±2, ∞, and all factors of Bᵀ and Aᵀ are exact in binary. Source: Lavin and Gray, "Fast
-// algorithms for convolutional neural networks", CVPR 2016; the points: Alam et al., "Winograd convolution
-// for deep neural networks: efficient point selection", 2022.
+// Here are the three transforms along one axis. The points of F(4 × 4) are 0, ±3/4, ±3/2, ∞: their error is a
+// quarter of that of 0, ±1, ±2, ∞, and all factors of Bᵀ and Aᵀ are exact in binary.
+// Source: Lavin and Gray, "Fast algorithms for convolutional neural networks", CVPR 2016; on points: Alam et
+// al., "Winograd convolution for deep neural networks: efficient point selection", 2022.
 #pragma once
 
 #include "device/platform.cuh"
