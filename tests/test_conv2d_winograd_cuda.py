@@ -216,7 +216,6 @@ def test_it_must_be_allowed_and_has_no_weight_gradient():
 @pytest.mark.parametrize("algorithm", ["winograd_2x3", "winograd_4x3"])
 def test_the_op_takes_it_where_it_is_allowed(algorithm, monkeypatch):
     monkeypatch.setenv("CNNEXT_CONV2D", algorithm)
-    emulated.load()
     case = Conv2dCase("op", (1, 8, 9, 9), 16, 3, padding=1)
     x, weight, bias = case.tensors()
     geometry = ((1, 1), (1, 1), (1, 1), 1)
