@@ -7,7 +7,20 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from conv2d_tensor_core import PASSES, TYPES, call, call_for_text, check, description, kernels, memory, tiles
+from conv2d_tensor_core import (
+    PASSES,
+    TYPES,
+    call,
+    call_for_text,
+    check,
+    description,
+    functions,
+    kernels,
+    memory,
+    sum_of_pixels,
+    tiles,
+    to_tf32,
+)
 from emulated import unavailable
 from emulator import build
 
@@ -214,3 +227,45 @@ def test_strides_that_forward_and_weight_gradient_know_are_not_refused():
     case = Conv2dCase("stride 9", (1, 8, 32, 32), 8, 3, stride=9)
     for which in ("forward", "backward_weight"):
         check(case, which, "float16", True)
+
+
+def shifted(tensor: torch.Tensor) -> torch.Tensor:
+    """The same tensor one element further in memory: aligned to nothing but its elements."""
+    room = torch.full((tensor.numel() + 1,), torch.nan, dtype=tensor.dtype)
+    return room.as_strided(tensor.shape, tensor.stride(), 1).copy_(tensor)
+
+
+def test_views_that_are_not_aligned_are_gathered():
+    case = Conv2dCase("views", (2, 16, 6, 6), 24, 3, padding=1)
+    x, weight, bias = case.tensors(torch.float16, channels_last=True)
+    grad = make_tensor((2, 24, 6, 6), torch.float16, channels_last=True, seed=4)
+    arguments = ((1, 1), (1, 1), (1, 1), 1, False, False)
+    ops, control = torch.ops.cnnext_emulated, build.control()
+    for move, loader in ((lambda tensor: tensor, "vector"), (shifted, "gather")):
+        control.reset_counters()
+        y = ops.conv2d(move(x), weight, move(bias), *arguments)
+        grad_x = ops.conv2d_backward_input(move(grad), weight, x.shape, *arguments)
+        grad_weight, grad_bias = ops.conv2d_backward_weight(move(grad), move(x), weight.shape, *arguments)
+        ran = [name for name in control.counters() if "_tensor_core_" in name and name.endswith("_float16")]
+        assert len(ran) == 3 and all(f"_{loader}_" in name for name in ran), ran
+        for result, which, operands in (
+            (y, "forward", (x, weight, bias)),
+            (grad_x, "backward_input", (grad, weight, None)),
+            (grad_weight, "backward_weight", (grad, x, None)),
+        ):
+            exact, peer = functions(case, which, (x.shape, weight.shape))
+            assert_as_exact_as_torch(result, exact, peer, *operands)
+        assert_as_exact_as_torch(grad_bias, sum_of_pixels, sum_of_pixels, grad)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_float32_is_multiplied_as_tf32_only_where_that_is_allowed(allowed):
+    case = Conv2dCase("TF32", (1, 16, 6, 6), 24, 3, padding=1)
+    tensors = case.tensors()
+    control = build.control()
+    control.reset_counters()
+    y = torch.ops.cnnext_emulated.conv2d(*tensors, (1, 1), (1, 1), (1, 1), 1, allowed, False)
+    assert any(name.endswith("_tf32") for name in control.counters()) == allowed
+    exact, peer = functions(case, "forward", ())
+    rounded = (lambda a, b, c: peer(to_tf32(a), to_tf32(b), c)) if allowed else peer
+    assert_as_exact_as_torch(y, exact, rounded, *tensors)
