@@ -46,6 +46,7 @@ def test_every_candidate_not_taken_has_its_reason(which, dtype):
         (Shape((1, 1024, 2048, 2048), 8), "forward", "an image has 2^31 elements or more"),
         (Shape((1, 1 << 20, 4, 4), 1 << 12), "forward", "the weight has 2^31 elements or more"),
         (Shape((1, 8, 90, 90), 8, stride=9), "backward_input", "more phases than the kernel's table of 8"),
+        (Shape((1, 8, 4, 4), 1 << 22, kernel=1), "forward", "more than a grid's 65535 tiles"),
         (Shape((1, 1 << 17, 4, 4), 1 << 17, groups=1 << 17), "forward", "more than a grid's 65535"),
     ],
     ids=str,

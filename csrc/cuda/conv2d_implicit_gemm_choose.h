@@ -10,7 +10,7 @@
 namespace cnnext::implicit_gemm {
 
 inline constexpr int64_t kMost = (int64_t{1} << 31) - 1024;  // indices of 32 bits, and a tile to spare
-inline constexpr int64_t kMostGridZ = 65535;
+inline constexpr int64_t kMostGrid = 65535;
 
 // Null, or why it cannot run at all.
 inline const char* refuses(const Conv2dRequest& request) {
@@ -32,10 +32,14 @@ inline const char* refuses(const Conv2dRequest& request) {
     if (s.stride_h > kMaxPhases || s.stride_w > kMaxPhases) {
       return "the input gradient has more phases than the kernel's table of 8 in each direction";
     }
-    if (s.groups * s.stride_h * s.stride_w > kMostGridZ)
+    if (s.groups * s.stride_h * s.stride_w > kMostGrid)
       return "groups times phases are more than a grid's 65535";
   }
-  if (s.groups > kMostGridZ) return "groups are more than a grid's 65535";
+  if (s.groups > kMostGrid) return "groups are more than a grid's 65535";
+  constexpr int64_t kNarrowest = 32;  // of the tiles
+  const int64_t columns = larger(larger(s.group_k(), s.group_c()), s.gemm_k());
+  if (ceil_div(columns, kNarrowest) > kMostGrid)
+    return "channels or products are more than a grid's 65535 tiles";
   return nullptr;
 }
 
@@ -61,7 +65,7 @@ inline int weight_splits(const Conv2dRequest& request, const TileRow& tile) {
   const int64_t blocks =
       ceil_div<int64_t>(s.group_k(), tile.tile_m) * ceil_div<int64_t>(s.gemm_k(), tile.tile_n) * s.groups;
   const int64_t room = int64_t{request.limits.multiprocessors} * tile.blocks_per_multiprocessor;
-  const int64_t most = larger<int64_t>(1, smaller(ceil_div(pixels, kLeastPixels), kMostGridZ / s.groups));
+  const int64_t most = larger<int64_t>(1, smaller(ceil_div(pixels, kLeastPixels), kMostGrid / s.groups));
   const int64_t wanted = larger(room / blocks, ceil_div(pixels, kMostPixels));
   return static_cast<int>(larger<int64_t>(1, smaller(wanted, most)));
 }

@@ -25,7 +25,7 @@ CNNEXT_DEVICE void add_bias(const Tiles<Config, C>& tiles, int buffer, CarriedSu
   bias.add(sum);
 }
 
-// One block's sums to its own place: rows of gemm_n values, side by side where kVectors.
+// One block's sums to its own place: rows of gemm_n values, by vectors where a row is whole vectors.
 template <bool kVectors, class Config, class T>
 CNNEXT_DEVICE void store_partial(const WeightProblem& problem, const Accumulators<Config, T>& sums,
                                  compute_t<T>* partial, int m0, int n0) {
@@ -110,8 +110,12 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocks)
   }
 
   const int64_t sums_of_group = int64_t{problem.group_k} * problem.gemm_n();
-  store_partial<kVectors>(problem, sums, partial + (int64_t{split} * problem.groups + group) * sums_of_group,
-                          m0, n0);
+  C* own = partial + (int64_t{split} * problem.groups + group) * sums_of_group;
+  if (problem.gemm_n() % Config::kChunk == 0) {
+    store_partial<true>(problem, sums, own, m0, n0);
+  } else {
+    store_partial<false>(problem, sums, own, m0, n0);
+  }
   if (blockIdx.y == 0 && thread < Config::kTileM && m0 + thread < problem.group_k) {
     const int64_t k = int64_t{group} * problem.group_k + m0 + thread;
     partial_bias[int64_t{split} * problem.groups * problem.group_k + k] = bias.total();
