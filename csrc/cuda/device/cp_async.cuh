@@ -9,8 +9,8 @@
 namespace cnnext::device {
 
 // Copies Bytes (4, 8 or 16), both ends aligned to Bytes; writes zeros instead where `valid` is false, and
-// then does not read `global` (which must still be some valid address). 16 bytes bypass L1: tiles are read
-// once by each block.
+// then does not read `global`, which may be any address. 16 bytes bypass L1: tiles are read once by each
+// block.
 template <int Bytes>
 CNNEXT_DEVICE void cp_async(void* shared, const void* global, bool valid) {
   static_assert(Bytes == 4 || Bytes == 8 || Bytes == 16, "cp.async moves 4, 8 or 16 bytes");
