@@ -9,6 +9,7 @@ With ``--device cuda`` these tests, and no others, run over the backends that ar
 tensor is made there.
 """
 
+import collections
 import os
 
 import torch
@@ -93,6 +94,31 @@ def pytest_generate_tests(metafunc):
         ops = metafunc.module.OP if isinstance(metafunc.module.OP, tuple) else (metafunc.module.OP,)
         present = [present_backends(op, device) for op in ops]
         metafunc.parametrize("backend", [name for name in present[0] if all(name in p for p in present)], indirect=True)
+
+
+INTERPRETED_SHARE = 4
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark as slow, of tests in Triton's interpreter with two parameters or more, those outside a Latin square.
+
+    The interpreter takes a tenth of a second where a compiled kernel takes microseconds. Of the grid case × dtype ×
+    layout × … every fourth is left, along diagonals: each value of each parameter, and of the case list each case.
+    """
+    seen = collections.defaultdict(list)
+    for item in items:
+        values = dict(item.callspec.params) if hasattr(item, "callspec") else {}
+        if values.pop("backend", None) != "triton" or len(values) < 2:
+            continue
+        number = 0
+        for name, value in values.items():
+            before = seen[item.function, name]
+            if repr(value) not in before:
+                before.append(repr(value))
+            number += before.index(repr(value))
+        if number % INTERPRETED_SHARE:
+            item.add_marker("slow")
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ operands are read value by value else 0).
 
 from __future__ import annotations
 
+from typing import Any
+
 import triton
 
 from cnnext.triton.conv2d_backward_input_kernel import conv2d_backward_input_implicit_gemm_kernel
@@ -83,9 +85,15 @@ def gemm_cost(config: triton.Config, on: Target, hints: Hints) -> float:
     return waves * triton.cdiv(gemm_k, k) * k * (m * n + OPERAND_READ * (m + n))
 
 
-FORWARD = Kernel(conv2d_forward_implicit_gemm_kernel, GEMM_CONFIGS, gemm_fits, gemm_cost)
-BACKWARD_INPUT = Kernel(conv2d_backward_input_implicit_gemm_kernel, GEMM_CONFIGS, gemm_fits, gemm_cost)
-BACKWARD_WEIGHT = Kernel(conv2d_backward_weight_implicit_gemm_kernel, GEMM_CONFIGS, gemm_fits, gemm_cost)
+def gemm_tiles(config: triton.Config, hints: Hints) -> float:
+    """Tiles of a GEMM, steps of gemm_k counted."""
+    counts = [triton.cdiv(size, config.kwargs[f"BLOCK_{axis}"]) for size, axis in zip(hints[:3], "MNK", strict=True)]
+    return counts[0] * counts[1] * counts[2]
+
+
+FORWARD = Kernel(conv2d_forward_implicit_gemm_kernel, GEMM_CONFIGS, gemm_fits, gemm_cost, gemm_tiles)
+BACKWARD_INPUT = Kernel(conv2d_backward_input_implicit_gemm_kernel, GEMM_CONFIGS, gemm_fits, gemm_cost, gemm_tiles)
+BACKWARD_WEIGHT = Kernel(conv2d_backward_weight_implicit_gemm_kernel, GEMM_CONFIGS, gemm_fits, gemm_cost, gemm_tiles)
 
 
 def _depthwise(block_m: int, block_n: int) -> triton.Config:
@@ -96,12 +104,21 @@ DEPTHWISE_CONFIGS = (_depthwise(512, 1), _depthwise(128, 4), _depthwise(32, 32),
 
 
 def depthwise_cost(config: triton.Config, on: Target, hints: Hints) -> float:
-    """Least for the tile that lies as the memory does. Hints: (channels, 1 if the channel is the fastest else 0)."""
-    channels, last = hints
+    """Least for the tile that lies as the memory does. Hints: (channels, 1 if they are the fastest else 0, pixels)."""
+    channels, last, _ = hints
     wanted = min(channels, 64) if last else 1
     return abs(config.kwargs["BLOCK_N"] - wanted)
 
 
-FORWARD_DEPTHWISE = Kernel(conv2d_forward_depthwise_kernel, DEPTHWISE_CONFIGS, cost=depthwise_cost)
-BACKWARD_INPUT_DEPTHWISE = Kernel(conv2d_backward_input_depthwise_kernel, DEPTHWISE_CONFIGS, cost=depthwise_cost)
-BACKWARD_WEIGHT_DEPTHWISE = Kernel(conv2d_backward_weight_depthwise_kernel, DEPTHWISE_CONFIGS, cost=depthwise_cost)
+def depthwise_tiles(config: triton.Config, hints: Hints) -> float:
+    """Tiles of pixels × channels."""
+    return triton.cdiv(hints[2], config.kwargs["BLOCK_M"]) * triton.cdiv(hints[0], config.kwargs["BLOCK_N"])
+
+
+def _depthwise_kernel(function: Any) -> Kernel:
+    return Kernel(function, DEPTHWISE_CONFIGS, cost=depthwise_cost, tiles=depthwise_tiles)
+
+
+FORWARD_DEPTHWISE = _depthwise_kernel(conv2d_forward_depthwise_kernel)
+BACKWARD_INPUT_DEPTHWISE = _depthwise_kernel(conv2d_backward_input_depthwise_kernel)
+BACKWARD_WEIGHT_DEPTHWISE = _depthwise_kernel(conv2d_backward_weight_depthwise_kernel)

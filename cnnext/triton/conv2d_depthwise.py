@@ -40,7 +40,7 @@ def forward(
             **strides("y", "nkpq", y),
         },
         {**shape.constants(), **epilogue.constants()},
-        hints=(shape.k, int(any_channels_last(y))),
+        hints=(shape.k, int(any_channels_last(y)), shape.pixels),
     )
     return sums
 
@@ -65,7 +65,7 @@ def backward_input(grad: torch.Tensor, weight: torch.Tensor, grad_x: torch.Tenso
             **strides("gx", "nchw", grad_x),
         },
         shape.constants(),
-        hints=(shape.c, int(any_channels_last(grad_x))),
+        hints=(shape.c, int(any_channels_last(grad_x)), pixels),
     )
 
 
@@ -93,6 +93,6 @@ def backward_weight(grad: torch.Tensor, x: torch.Tensor | None, output: torch.Te
             **strides("x", "nchw", x if x is not None else grad),
         },
         {**constants, "HAS_X": x is not None},
-        hints=(shape.k, int(any_channels_last(grad))),
+        hints=(shape.k, int(any_channels_last(grad)), shape.pixels),
     )
     sum_partials(partial, output)

@@ -19,6 +19,13 @@ from cnnext.triton.target import Target
 Hints = tuple[int, ...]
 
 
+def _elements(config: triton.Config) -> int:
+    product = 1
+    for value in config.kwargs.values():
+        product *= value
+    return product
+
+
 @dataclass(eq=False)
 class Kernel:
     """A jitted function and the configs that it may run with.
@@ -29,12 +36,14 @@ class Kernel:
         fits: ``fits(config, target, kind, hints)`` says whether a target's limits allow a config for a kind of
             numbers: the name of a dtype, or "tf32".
         cost: ``cost(config, target, hints)``: the config with the least is the heuristic's choice.
+        tiles: ``tiles(config, hints)``: how many tiles are walked, all programs taken together.
     """
 
     function: Any
     configs: tuple[triton.Config, ...]
     fits: Callable[[triton.Config, Target, str, Hints], bool] = lambda config, target, kind, hints: True
     cost: Callable[[triton.Config, Target, Hints], float] = lambda config, target, hints: 0.0
+    tiles: Callable[[triton.Config, Hints], float] = lambda config, hints: 1 / _elements(config)
     _ranked: dict[Any, list[triton.Config]] = field(default_factory=dict)
 
     @property
@@ -45,24 +54,18 @@ class Kernel:
     def ranked(self, on: Target, kind: str, hints: Hints) -> list[triton.Config]:
         """The configs that fit, in the order in which to try them; at least one.
 
-        The interpreter pays per operation, not per element: there the largest tiles come first.
+        The interpreter pays per operation more than per element: there the fewest tiles come first, of equally few
+        the smallest.
         """
         key = (on, kind, hints)
         if key not in self._ranked:
             fitting = [config for config in self.configs if self.fits(config, on, kind, hints)]
             if on is target.INTERPRETER:
-                self._ranked[key] = sorted(fitting, key=_elements, reverse=True)
+                self._ranked[key] = sorted(fitting, key=lambda config: (self.tiles(config, hints), _elements(config)))
             else:
                 self._ranked[key] = sorted(fitting, key=lambda config: self.cost(config, on, hints))
             assert fitting, f"no config of {self.name} for {kind} fits {on}"
         return self._ranked[key]
-
-
-def _elements(config: triton.Config) -> int:
-    product = 1
-    for value in config.kwargs.values():
-        product *= value
-    return product
 
 
 @dataclass

@@ -12,11 +12,12 @@ from cnnext.triton.reduce_kernel import SUM_PARTIALS
 def splits_for(like: torch.Tensor, programs: int, steps: int, least_steps: int = 8) -> int:
     """Into how many parts to cut sums of ``steps`` steps, of which there are ``programs``: enough for the device.
 
-    Each part has at least ``least_steps`` steps, for a partial sum has to be written and read again.
+    Each part has at least ``least_steps`` steps, for a partial sum has to be written and read again; each but the last
+    has ⌈steps / parts⌉.
     """
-    on = target_of(like)
-    wanted = triton.cdiv(2 * on.processors, max(programs, 1))
-    return max(1, min(wanted, steps // least_steps))
+    wanted = triton.cdiv(2 * target_of(like).processors, max(programs, 1))
+    splits = max(1, min(wanted, steps // least_steps))
+    return max(1, triton.cdiv(steps, triton.cdiv(steps, splits)))  # so that no part is empty
 
 
 def sum_partials(partial: torch.Tensor, output: torch.Tensor) -> None:

@@ -47,6 +47,11 @@ def check_same(tensor: torch.Tensor, name: str, other: torch.Tensor, other_name:
             f"expected `{name}` and `{other_name}` of one dtype, but got {name_of(tensor.dtype)} and "
             f"{name_of(other.dtype)}"
         )
+    check_same_device(tensor, name, other, other_name)
+
+
+def check_same_device(tensor: torch.Tensor, name: str, other: torch.Tensor, other_name: str) -> None:
+    """Raise RuntimeError unless both tensors lie on one device."""
     if tensor.device != other.device:
         raise RuntimeError(
             f"expected `{name}` and `{other_name}` on one device, but got {tensor.device} and {other.device}"

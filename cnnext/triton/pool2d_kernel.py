@@ -1,0 +1,35 @@
+# mypy: ignore-errors
+"""What the pooling kernels share: where a value lies, where a window lies, and exact division.
+
+Windows as in csrc/common/pool2d_shape.h: tap (r, s) of window (p, q) lies at h = p·stride_h − pad_h + r·dil_h, and w
+likewise.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def place(offs, channels, height, width, LAST: tl.constexpr):
+    """(n, c, h, w) of the value at ``offs`` of a dense tensor in the order N, C, H, W or, LAST, N, H, W, C."""
+    if LAST:
+        pixel = offs // channels
+        row = pixel // width
+        n, c, h, w = row // height, offs % channels, row % height, pixel % width
+    else:
+        row = offs // width
+        plane = row // height
+        n, c, h, w = plane // channels, plane % channels, row % height, offs % width
+    return n, c, h, w
+
+
+@triton.jit
+def first_inside(start, DIL: tl.constexpr):
+    """The first tap of a window that begins at ``start`` which is not before the image."""
+    return tl.where(start < 0, (DIL - 1 - start) // DIL, 0)
+
+
+@triton.jit
+def divide(a, b):
+    """a / b, rounded to nearest: Triton's own ``/`` is approximate for float32."""
+    return a / b if a.dtype == tl.float64 else tl.div_rn(a, b)
