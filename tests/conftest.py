@@ -101,15 +101,20 @@ INTERPRETED_SHARE = 4
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark as slow, of tests in Triton's interpreter with two parameters or more, those outside a Latin square.
+    """Mark most tests in Triton's interpreter as slow: it takes 0.1 s where a compiled kernel takes microseconds.
 
-    The interpreter takes a tenth of a second where a compiled kernel takes microseconds. Of the grid case × dtype ×
-    layout × … every fourth is left, along diagonals: each value of each parameter, and of the case list each case.
+    Of tests with two parameters or more, the grid case × dtype × layout × …, every fourth is left, along diagonals:
+    each value of each parameter, and of the case list each case. Numeric derivatives take a launch for every input
+    value: they are left to the other backends, which share the formulas.
     """
     seen = collections.defaultdict(list)
     for item in items:
         values = dict(item.callspec.params) if hasattr(item, "callspec") else {}
-        if values.pop("backend", None) != "triton" or len(values) < 2:
+        if values.pop("backend", None) != "triton":
+            continue
+        if "derivative" in item.name:
+            item.add_marker("slow")
+        if len(values) < 2:
             continue
         number = 0
         for name, value in values.items():

@@ -128,7 +128,7 @@ def batch_norm(
             shape.wide(),
             shape.hints,
         )
-    coefficients = empty(x, (3, shape.channels), wide)
+    coefficients = empty(x, (4, shape.channels), wide)
     launch(
         COEFFICIENTS,
         x,

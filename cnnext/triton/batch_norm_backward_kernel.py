@@ -4,8 +4,8 @@
     grad_bias = G      grad_weight = D·r      grad_x = weight·r·(g − G/M − (x − mean)·r²·D/M)
 
 and grad_x = weight·r·g where the statistics are not the batch's.
-Layout, splitting and determinism: as forward. The sums of a tile are added in its own precision, those of tiles and
-shares in float64: partial is [SPLITS][G, D][C]. What each value needs is grad_x = a·g + b·(x − center) + c.
+Layout, splitting and determinism: as forward. Sums are in float64: partial is [SPLITS][G, D][C]. What each value needs
+is grad_x = a·g + b·(x − center) + c.
 """
 
 import triton
@@ -13,6 +13,23 @@ import triton.language as tl
 
 from cnnext.triton.batch_norm_kernel import CHANNELS, TILES, tile_cost, tiles
 from cnnext.triton.launch import Kernel
+
+
+@triton.jit
+def sum_of_samples(tile):
+    """Σ over the samples of a tile, in float64.
+
+    Values that are float64 already are cut in two: what has room in a float32 is added without rounding, and the rest
+    is so small that its rounding does not show.
+    """
+    if tile.dtype == tl.float64:
+        high = tile.to(tl.float32).to(tl.float64)
+        high = tl.where(high - high == 0.0, high, tile)  # too large for a float32
+        low = tl.where(high - high == 0.0, tile - high, 0.0)
+        total = tl.sum(high, axis=1) + tl.sum(low, axis=1)
+    else:
+        total = tl.sum(tile.to(tl.float64), axis=1)
+    return total
 
 
 @triton.jit
@@ -35,11 +52,12 @@ def batch_norm_backward_sums_kernel(
     for start in range(begin, end, BLOCK_S):
         offs_s = start + tl.arange(0, BLOCK_S)
         mask = c_mask[:, None] & (offs_s < end)[None, :]
-        n, i = (offs_s // pixels)[None, :], (offs_s % pixels)[None, :]
-        g_tile = tl.load(g_ptr + (offs_c * g_c)[:, None] + n * g_n + i * g_i, mask=mask, other=0.0).to(wide)
-        x_tile = tl.load(x_ptr + (offs_c * x_c)[:, None] + n * x_n + i * x_i, mask=mask, other=0.0).to(wide)
-        total += tl.sum(g_tile, axis=1).to(tl.float64)
-        dot += tl.sum(tl.where(mask, g_tile * (x_tile - center), 0.0), axis=1).to(tl.float64)
+        image, i = (offs_s // pixels)[None, :], (offs_s % pixels)[None, :]
+        g_tile = tl.load(g_ptr + (offs_c * g_c)[:, None] + image * g_n + i * g_i, mask=mask, other=0.0).to(wide)
+        x_tile = tl.load(x_ptr + (offs_c * x_c)[:, None] + image * x_n + i * x_i, mask=mask, other=0.0).to(wide)
+        total += sum_of_samples(g_tile)
+        product = g_tile.to(tl.float64) * (x_tile - center).to(tl.float64)
+        dot += tl.sum(tl.where(mask, product, 0.0), axis=1)
     row_ptr = partial_ptr + 2 * split * channels + offs_c
     tl.store(row_ptr, total, mask=c_mask)
     tl.store(row_ptr + channels, dot, mask=c_mask)

@@ -3,12 +3,12 @@
 
 Layout: x is [image, channel, pixel] with any strides (a channels_last batch is one image), y likewise; a tile is
 BLOCK_C channels × BLOCK_S samples (image, pixel).
-Statistics, one pass over memory: a tile is summed in its own precision about one of its values, then about its own
-mean, and tiles and shares of the samples are merged in float64 by Chan, Golub and LeVeque (1983): partial is
-[SPLITS][Σx, Σ(x − mean)²][C]. That is exact enough for a mean that is a million times the deviation, and takes a few
-operations of float64 for each channel of a tile.
+Statistics, one pass over memory: values are taken relative to one of their tile, then to their mean, which is exact or
+nearly so in their own type, and added in float64, tiles and shares of the samples merged by Chan, Golub and LeVeque
+(1983): partial is [SPLITS][Σx, Σ(x − mean)²][C]. One value that dwarfs the others, or a mean a million times the
+deviation, cost no digit so. Where float64 is slow (consumer GPUs) it is what the pass takes its time for.
 Then a small kernel makes of them what each value needs, y = (x − center) · scale + offset, where center is the mean
-rounded, and what the rounding took off is in offset. No atomics: the same bits always.
+rounded, what the rounding took off is in offset, and scale is a value and its rest. No atomics: the same bits always.
 Limit: (x − mean)² must not overflow.
 """
 
@@ -44,9 +44,9 @@ def batch_norm_moments_kernel(
         shift = tl.where(shift - shift == 0.0, shift, 0.0)  # ∞ − ∞ would make a NaN of an infinite mean
         apart = tl.where(mask, x_tile - shift[:, None], 0.0)
         n, before = tl.minimum(end - start, BLOCK_S).to(tl.float64), (start - begin).to(tl.float64)
-        tile_sum = tl.sum(apart, axis=1).to(tl.float64)
-        apart = tl.where(mask, apart - (tile_sum / n).to(wide)[:, None], 0.0)
-        tile_square = tl.sum(apart * apart, axis=1).to(tl.float64)
+        tile_sum = tl.sum(apart.to(tl.float64), axis=1)
+        apart = tl.where(mask, apart - (tile_sum / n).to(wide)[:, None], 0.0).to(tl.float64)
+        tile_square = tl.sum(apart * apart, axis=1)
         tile_sum += shift.to(tl.float64) * n
         distance = tile_sum / n - total / tl.maximum(before, 1.0)
         square += tile_square + distance * distance * (before * n / (before + n))
@@ -62,7 +62,7 @@ def batch_norm_coefficients_kernel(
     samples, samples_each, splits, channels, eps_bits,
     TRAINING: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """coefficients [center, scale, offset][C]; in training, mean and var are written, of the merged moments."""
+    """coefficients [center, scale, its rest, offset][C]; in training, of the merged moments, which are written."""
     offs = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = offs < channels
     wide: tl.constexpr = coefficients_ptr.dtype.element_ty
@@ -94,8 +94,10 @@ def batch_norm_coefficients_kernel(
     if HAS_BIAS:
         offset = offset + tl.load(bias_ptr + offs, mask=mask, other=0.0).to(tl.float64)
     tl.store(coefficients_ptr + offs, center, mask=mask)
-    tl.store(coefficients_ptr + channels + offs, scale.to(wide), mask=mask)
-    tl.store(coefficients_ptr + 2 * channels + offs, offset.to(wide), mask=mask)
+    rounded = scale.to(wide)
+    tl.store(coefficients_ptr + channels + offs, rounded, mask=mask)
+    tl.store(coefficients_ptr + 2 * channels + offs, (scale - rounded.to(tl.float64)).to(wide), mask=mask)
+    tl.store(coefficients_ptr + 3 * channels + offs, offset.to(wide), mask=mask)
 
 
 @triton.jit
@@ -115,9 +117,11 @@ def batch_norm_apply_kernel(
     n, i = (offs_s // pixels)[None, :], (offs_s % pixels)[None, :]
     center = tl.load(coefficients_ptr + offs_c, mask=c_mask, other=0.0)[:, None]
     scale = tl.load(coefficients_ptr + channels + offs_c, mask=c_mask, other=0.0)[:, None]
-    offset = tl.load(coefficients_ptr + 2 * channels + offs_c, mask=c_mask, other=0.0)[:, None]
+    rest = tl.load(coefficients_ptr + 2 * channels + offs_c, mask=c_mask, other=0.0)[:, None]
+    offset = tl.load(coefficients_ptr + 3 * channels + offs_c, mask=c_mask, other=0.0)[:, None]
     x_tile = tl.load(x_ptr + (offs_c * x_c)[:, None] + n * x_n + i * x_i, mask=mask, other=0.0).to(center.dtype)
-    y_tile = (x_tile - center) * scale + offset
+    apart = x_tile - center
+    y_tile = tl.fma(apart, scale, tl.fma(apart, rest, offset))
     tl.store(y_ptr + (offs_c * y_c)[:, None] + n * y_n + i * y_i, y_tile.to(y_ptr.dtype.element_ty), mask=mask)
 
 

@@ -1,8 +1,8 @@
 """Corrections of Triton's interpreter, so that a kernel computes under it what it computes when compiled.
 
 The interpreter keeps bfloat16 as its bits in ``uint16``. It truncates where a compiled cast rounds to nearest even,
-and multiplies the bits themselves in ``tl.dot``. ``tl.sum`` adds values one by one where threads add them as a tree.
-Used only where ``TRITON_INTERPRET=1``.
+and multiplies the bits themselves in ``tl.dot``. It rounds in the middle of ``tl.fma``. ``tl.sum`` adds values one by
+one where threads add them as a tree. Used only where ``TRITON_INTERPRET=1``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from triton.runtime import interpreter
 
 
 def correct() -> None:
-    """Replace the casts from and to bfloat16, the matrix product, and the sum, of the interpreter."""
+    """Replace the casts from and to bfloat16, the matrix product, fma and the sum of the interpreter."""
     builder: Any = interpreter.InterpreterBuilder
     cast, dot = builder.cast_impl, builder.create_dot
 
@@ -31,6 +31,10 @@ def correct() -> None:
     def create_dot(self: Any, a: Any, b: Any, *others: Any) -> Any:
         return dot(self, _widened(a), _widened(b), *others)
 
+    def create_fma(self: Any, x: Any, y: Any, z: Any) -> Any:
+        exact = x.data.astype(np.float64) * y.data + z.data  # of float32; float64 stays as it is
+        return interpreter.TensorHandle(exact.astype(z.data.dtype), z.dtype.scalar)
+
     def add(self: Any, values: Any) -> Any:
         data = values.handle.data
         rows = data.reshape(-1) if self.axis is None else np.moveaxis(data, self.axis, -1)
@@ -42,7 +46,7 @@ def correct() -> None:
             total = np.expand_dims(total, tuple(range(data.ndim)) if self.axis is None else self.axis)
         return self.to_tensor(total, values.dtype)
 
-    builder.cast_impl, builder.create_dot = cast_impl, create_dot
+    builder.cast_impl, builder.create_dot, builder.create_fma = cast_impl, create_dot, create_fma
     interpreter.ReduceOps.sum = add
 
 
