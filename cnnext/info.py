@@ -11,9 +11,9 @@ from importlib import metadata
 import torch
 
 import cnnext
-from cnnext import cuda_devices, library, registration
+from cnnext import cuda_devices, library, registration, triton
 from cnnext._build import CPU, CUDA
-from cnnext.backends import AUTO, backends, get
+from cnnext.backends import AUTO, INTERPRETED, backends, get
 from cnnext.data import files
 
 
@@ -90,12 +90,22 @@ def usable_cores() -> int:
 
 
 def _built() -> list[list[str]]:
-    rows = [["CPU library", str(library.loaded(CPU) or f"not there: {library.cpu_unavailable}")]]
+    rows = [
+        ["CPU library", str(library.loaded(CPU) or f"not there: {library.cpu_unavailable}")],
+        ["Triton kernels", _triton()],
+    ]
     code = cuda_devices.loaded_code()
     if code is None:
         return [*rows, ["CUDA library", f"not there: {library.cuda_unavailable}"]]
     made = f" (CUDA {code.toolkit}, for {', '.join(code.architectures)})"
     return [*rows, ["CUDA library", f"{library.loaded(CUDA)}{made}"]]
+
+
+def _triton() -> str:
+    reason = triton.off()
+    if reason is None and not INTERPRETED and not torch.cuda.is_available():
+        reason = "they need a GPU, and none is in sight"
+    return f"off: {reason}" if reason else "interpreted" if INTERPRETED else "compiled when they are first used"
 
 
 def _folders() -> list[list[str]]:

@@ -9,7 +9,6 @@ With ``--device cuda`` these tests, and no others, run over the backends that ar
 tensor is made there.
 """
 
-import collections
 import os
 
 import torch
@@ -25,7 +24,7 @@ from emulator import coverage  # noqa: E402
 import cnnext  # noqa: E402
 from cnnext.testing import present_backends  # noqa: E402
 
-pytest_plugins = ["emulator.plugin"]  # --emulator-counters
+pytest_plugins = ["emulator.plugin", "interpreted"]  # --emulator-counters; what Triton's interpreter is spared
 
 FLAVOUR = os.environ.get("CNNEXT_EMULATED", "fast")  # or "traced", "sanitized": see tests/emulator/README.md
 NOT_EMULATED = emulated.unavailable()
@@ -94,36 +93,6 @@ def pytest_generate_tests(metafunc):
         ops = metafunc.module.OP if isinstance(metafunc.module.OP, tuple) else (metafunc.module.OP,)
         present = [present_backends(op, device) for op in ops]
         metafunc.parametrize("backend", [name for name in present[0] if all(name in p for p in present)], indirect=True)
-
-
-INTERPRETED_SHARE = 4
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Mark most tests in Triton's interpreter as slow: it takes 0.1 s where a compiled kernel takes microseconds.
-
-    Of tests with two parameters or more, the grid case × dtype × layout × …, every fourth is left, along diagonals:
-    each value of each parameter, and of the case list each case. Numeric derivatives take a launch for every input
-    value: they are left to the other backends, which share the formulas.
-    """
-    seen = collections.defaultdict(list)
-    for item in items:
-        values = dict(item.callspec.params) if hasattr(item, "callspec") else {}
-        if values.pop("backend", None) != "triton":
-            continue
-        if "derivative" in item.name:
-            item.add_marker("slow")
-        if len(values) < 2:
-            continue
-        number = 0
-        for name, value in values.items():
-            before = seen[item.function, name]
-            if repr(value) not in before:
-                before.append(repr(value))
-            number += before.index(repr(value))
-        if number % INTERPRETED_SHARE:
-            item.add_marker("slow")
 
 
 @pytest.fixture
