@@ -21,6 +21,9 @@ test-slow: $(VENV)/.installed-dev build  ## run the tests marked slow
 test-gpu: $(VENV)/.installed-dev build  ## run the tests of the ops on a GPU, then under compute-sanitizer
 	$(BIN)/python tests/gpu.py $(ARGS)
 
+kernels: $(VENV)/.installed-dev build  ## measure what needs no GPU of the CUDA kernels: bench/results/kernels.md
+	$(BIN)/python bench/kernels.py
+
 lint: $(VENV)/.installed-dev  ## check style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -59,5 +62,5 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) --quiet --no-build-isolation -e ".[plot,dev]"
 	touch $@
 
-.PHONY: help demo test test-slow test-gpu lint format build wheel clean
+.PHONY: help demo kernels test test-slow test-gpu lint format build wheel clean
 .DEFAULT_GOAL := help

@@ -72,12 +72,14 @@ PYBIND11_MODULE(_emulator, module) {
       "launched_functions",
       [] {
         py::list functions;
-        for (const auto& [library, offset] : emulator::launched_functions()) {
-          functions.append(py::make_tuple(library, offset));
+        for (const auto& [library, offset, threads, bytes] : emulator::launched_functions()) {
+          functions.append(py::make_tuple(library, offset, threads, bytes));
         }
         return functions;
       },
-      "[(library, offset of the kernel in it)] of every kernel launched so far.");
+      "[(library, offset of the kernel in it, threads, dynamic shared bytes)] of every kernel launched so "
+      "far, "
+      "with its largest block.");
   module.def("reset_counters", [] { emulator::counters().clear(); });
   module.def(
       "register_global",

@@ -39,7 +39,7 @@ def not_launched(libraries: list[Path], folder: Path) -> list[str]:
     names = kernel_names(folder)
     launched: set[str] = set()
     by_library: dict[str, set[int]] = {}
-    for path, offset in sys.modules["_emulator"].launched_functions():
+    for path, offset, *_ in sys.modules["_emulator"].launched_functions():
         by_library.setdefault(path, set()).add(offset)
     for path, offsets in by_library.items():
         launched |= {kernel for offset, kernel in kernels(Path(path), names).items() if offset in offsets}

@@ -24,10 +24,12 @@ EMULATOR_API void set_tracing(bool on);
 // How many blocks of a launch, evenly spaced, count sectors and wavefronts; 0: all.
 EMULATOR_API void set_sampled_blocks(int count);
 
-// Kernels that have been launched since the process began: their library, and how far into it they lie.
+// A kernel that has been launched since the process began: its library, how far into it the kernel lies, and
+// the largest block it was launched with.
 struct LaunchedFunction {
   std::string library;
   uint64_t offset;
+  uint64_t threads, dynamic_shared_bytes;
 };
 EMULATOR_API std::vector<LaunchedFunction> launched_functions();
 

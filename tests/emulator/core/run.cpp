@@ -2,8 +2,9 @@
 #include <dlfcn.h>
 #include <emulator/launch.h>
 
+#include <algorithm>
+#include <map>
 #include <mutex>
-#include <set>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -22,7 +23,10 @@ constexpr unsigned kMaxBlockZ = 64;
 constexpr unsigned kMaxGridX = 2147483647;
 constexpr unsigned kMaxGridYZ = 65535;
 
-std::set<const void*> launched;
+struct LargestBlock {
+  uint64_t threads = 0, dynamic_shared_bytes = 0;
+};
+std::map<const void*, LargestBlock> launched;  // by the kernel
 
 void check_limits(const Launch& launch) {
   const dim3 grid = launch.grid, block = launch.block;
@@ -56,7 +60,10 @@ void open_launch(const Launch& launch) {
   set_dimensions(launch.grid, launch.block);
   machine.counters = &counters()[launch.kernel];
   ++machine.counters->launches;
-  launched.insert(launch.function);
+  LargestBlock& largest = launched[launch.function];
+  largest.threads = std::max(largest.threads, static_cast<uint64_t>(machine.thread_count));
+  largest.dynamic_shared_bytes =
+      std::max<uint64_t>(largest.dynamic_shared_bytes, launch.dynamic_shared_bytes);
   machine.counters->declared_flops += static_cast<uint64_t>(launch.flops);
   for (int i = 0; i < launch.memory_count; ++i) {
     machine.counters->declared_bytes += launch.memory[i].data != nullptr ? launch.memory[i].bytes : 0;
@@ -120,11 +127,12 @@ std::map<std::string, Counters>& counters() {
 
 std::vector<LaunchedFunction> launched_functions() {
   std::vector<LaunchedFunction> found;
-  for (const void* function : launched) {
+  for (const auto& [function, largest] : launched) {
     Dl_info info{};
     if (dladdr(function, &info) == 0) continue;
     const auto* base = static_cast<const char*>(info.dli_fbase);
-    found.push_back({info.dli_fname, static_cast<uint64_t>(static_cast<const char*>(function) - base)});
+    found.push_back({info.dli_fname, static_cast<uint64_t>(static_cast<const char*>(function) - base),
+                     largest.threads, largest.dynamic_shared_bytes});
   }
   return found;
 }
