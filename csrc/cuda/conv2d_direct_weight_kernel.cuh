@@ -60,9 +60,10 @@ CNNEXT_DEVICE void add_pixels(const WeightProblem& problem, const T* grad, const
 }
 
 // Grid: x the output channels (NCHW) or blocks of 32 of them (NHWC) times the input channels of a group,
-// y the blocks of taps, z the splits.
+// y the blocks of taps, z the splits. One block at least: without that word ptxas keeps room for two on
+// sm_100, and spills float64.
 template <class T, bool kChannelsLast>
-__global__ void __launch_bounds__(kWeightThreads)
+__global__ void __launch_bounds__(kWeightThreads, 1)
     conv2d_backward_weight_direct_kernel(const WeightProblem problem, const T* grad, const T* x,
                                          compute_t<T>* partial, compute_t<T>* partial_bias) {
   using C = compute_t<T>;
