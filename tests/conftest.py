@@ -41,11 +41,15 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    config.stash[emulated.DESELECTED] = False
+    config.stash[emulated.COLLECTED], config.stash[emulated.DESELECTED] = set(), False
     if config.getoption("--device") != "cpu":
         torch.set_default_device(config.getoption("--device"))
     elif NOT_EMULATED is None:
         emulated.load(FLAVOUR)
+
+
+def pytest_itemcollected(item):
+    item.config.stash[emulated.COLLECTED].add(item.path)
 
 
 def pytest_deselected(items):

@@ -23,8 +23,8 @@ from cnnext.eager import EagerOps
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ROOT / "csrc/cuda"
-DESELECTED = pytest.StashKey[bool]()
-"""Whether this run leaves out tests besides the slow ones."""
+COLLECTED, DESELECTED = pytest.StashKey[set[Path]](), pytest.StashKey[bool]()
+"""The test files of this run, and whether it leaves out tests besides the slow ones."""
 BACKENDS = {"fast": "emulated", "traced": "traced", "sanitized": "sanitized"}
 
 _loaded: list[Path] = []

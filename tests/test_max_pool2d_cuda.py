@@ -137,3 +137,12 @@ def test_indices_are_divided_exactly():
         drawn = [int(torch.randint(2**bits, (1,), generator=generator)) for bits in (12, 20, 31, 31, 40, 50)]
         for n in (*largest, *drawn):
             assert divide_index(n, divisor) == n // divisor, (n, divisor)
+
+
+@pytest.mark.parametrize("kernel", [3, 17], ids=["taps of a byte", "taps of 32 bits"])
+@pytest.mark.parametrize("dtype", [FLOAT, HALF], ids=str)
+def test_what_lies_at_the_taps_is_the_output(dtype, kernel):
+    x, window = make_tensor((2, 3, 40, 37), dtype), ([kernel] * 2, [2, 2], [1, 1], [1, 1])
+    ops = torch.ops.cnnext_emulated
+    output, tap = ops.max_pool2d(x, *window, False)
+    assert torch.equal(ops.max_pool2d_gather(x, tap, *window), output)
