@@ -23,8 +23,8 @@ from cnnext.triton.launch import Hints, Kernel
 from cnnext.triton.target import Target
 
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "tf32": 4, "float64": 8}
-MOST_READ = 32
-"""Values of the operands that a thread may read one by one in a step."""
+MOST_KEPT = 72
+"""Sums, and values of operands that are read one by one in a step, that a thread has room for."""
 OPERAND_READ = 48
 """What one value of an operand costs in products: with it, tiles as wide as they are high come out best."""
 
@@ -70,10 +70,11 @@ def gemm_fits(config: triton.Config, on: Target, kind: str, hints: Hints) -> boo
     if on.capability == 0:
         return m * n <= 128 * 128 and (k == 16 or kind != "float32")
     if kind in ("float16", "bfloat16", "tf32") and on.tensor_cores:
-        if k == 16 or (on.sums_lie_apart and m < 64) or (hints[4] and (m + n) * k > MOST_READ * threads):
+        if k == 16 or (on.sums_lie_apart and m < 64) or (hints[4] and m * n + (m + n) * k > MOST_KEPT * threads):
             return False
         return m * n <= threads * (128 if on.sums_lie_apart and kind != "tf32" else 64)
-    return k == 16 and m * n <= (64 * 64 if kind != "float64" else 64 * 32)
+    most = 32 * 32 if kind == "float64" else 64 * 32 if hints[4] else 64 * 64
+    return k == 16 and m * n <= most
 
 
 def gemm_cost(config: triton.Config, on: Target, hints: Hints) -> float:

@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,8 +25,8 @@ from triton.compiler import ASTSource
 
 from cnnext.triton import support
 from cnnext.triton.launch import Launch, recording
+from cnnext.triton.resource_cases import KINDS, cases
 from cnnext.triton.target import TARGETS
-from cnnext.triton.tensors import accumulator_dtype
 
 DEFAULT_TARGETS = (75, 80, 90, 100, 120)
 TENSOR_CORES = {80: "mma.sync", 90: "wgmma.mma_async", 100: "tcgen05.mma", 120: "mma.sync"}
@@ -38,11 +38,11 @@ class Resources:
     """One kernel, compiled.
 
     Attributes:
-        kernel, case, config: what was compiled, and for which of :func:`cases`.
+        kernel, case, config: what was compiled, and for which of :func:`~cnnext.triton.resource_cases.cases`.
         target: compute capability times ten.
         registers: of a thread.
         shared_bytes: of a block.
-        spill_bytes: local memory of a thread.
+        spill_bytes: what a thread stores for want of registers.
         matrix: whether the source multiplies matrices.
         instructions: tensor-core instructions of the PTX, without their shapes.
     """
@@ -87,6 +87,20 @@ def compile_launch(launch: Launch, config: triton.Config, target: int) -> Any:
     return triton.compile(source, target=GPUTarget("cuda", target, 32), options=options)
 
 
+def _spill_bytes(ptx: str, target: int) -> int:
+    """Bytes of spill stores; the stack that a cubin tells of holds what is passed to functions, too."""
+    found = re.search(r"^\.target (sm_\w+)", ptx, re.M)
+    assert found
+    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
+        file.write(ptx)
+        file.flush()
+        tools = triton.knobs.nvidia
+        assembler = tools.ptxas_blackwell if target >= 100 else tools.ptxas
+        command = [assembler.path, "-v", f"--gpu-name={found[1]}", file.name, "-o", "/dev/null"]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    return sum(map(int, re.findall(r"(\d+) bytes spill stores", told)))
+
+
 def measure(launch: Launch, case: str, config: triton.Config, target: int) -> Resources:
     """Compile a recorded launch and read what it takes.
 
@@ -111,89 +125,25 @@ def measure(launch: Launch, case: str, config: triton.Config, target: int) -> Re
         target=target,
         registers=found["REG"],
         shared_bytes=compiled.metadata.shared,
-        spill_bytes=found["LOCAL"] + found["STACK"],
+        spill_bytes=_spill_bytes(ptx, target) if found["LOCAL"] + found["STACK"] else 0,
         matrix="tt.dot" in compiled.asm["ttir"],
         instructions=tuple(sorted(set(re.findall(r"\b(mma\.sync|wgmma\.mma_async|tcgen05\.mma)\b", ptx)))),
     )
-
-
-def _meta(*shape: int, dtype: torch.dtype, last: bool = False) -> torch.Tensor:
-    layout = torch.channels_last if last else torch.contiguous_format
-    return torch.empty(shape, dtype=dtype, device="meta", memory_format=layout)
-
-
-def _corr2d_cases(dtype: torch.dtype, last: bool, tf32: bool) -> Iterator[tuple[str, Callable[[], Any]]]:
-    from cnnext.triton import corr2d
-
-    if last or tf32:
-        return
-    image, kernel, grad = (_meta(*shape, dtype=dtype) for shape in ((128, 96), (3, 5), (126, 92)))
-    yield "corr2d", lambda: corr2d.corr2d(image, kernel)
-    yield "corr2d_backward_input", lambda: corr2d.corr2d_backward_input(grad, kernel)
-    yield "corr2d_backward_kernel", lambda: corr2d.corr2d_backward_kernel(grad, image)
-
-
-def _conv2d_cases(dtype: torch.dtype, last: bool, tf32: bool) -> Iterator[tuple[str, Callable[[], Any]]]:
-    from cnnext.triton import conv2d
-    from cnnext.triton.conv2d_gemm import Epilogue
-
-    def passes(name: str, c: int, k: int, kernel: int, stride: int, groups: int = 1) -> Any:
-        pad, size = kernel // 2, 56
-        out = (size + 2 * pad - kernel) // stride + 1
-        x, grad = (_meta(8, *shape, dtype=dtype, last=last) for shape in ((c, size, size), (k, out, out)))
-        weight = _meta(k, c // groups, kernel, kernel, dtype=dtype, last=last)
-        bias, shift = _meta(k, dtype=dtype), _meta(k, dtype=accumulator_dtype(grad))
-        geometry = ((stride, stride), (pad, pad), (1, 1), groups)
-        more = (*geometry, tf32, False)
-        epilogue = Epilogue(bias, residual=grad, relu=True, shift=shift)
-        yield f"{name} forward", lambda: conv2d.convolve(x, weight, geometry, Epilogue(bias), tf32)
-        yield f"{name} forward, all of the epilogue", lambda: conv2d.convolve(x, weight, geometry, epilogue, tf32)
-        yield f"{name} backward_input", lambda: conv2d.conv2d_backward_input(grad, weight, x.shape, *more)
-        yield f"{name} backward_weight", lambda: conv2d.conv2d_backward_weight(grad, x, weight.shape, *more)
-
-    yield from passes("3x3", 128, 128, 3, 1)
-    yield from passes("3x3 stride 2", 128, 256, 3, 2)
-    yield from passes("1x1", 256, 128, 1, 1)
-    yield from passes("first layer", 3, 64, 7, 2)
-    yield from passes("groups of 4", 64, 64, 3, 1, groups=16)
-    if not tf32:
-        yield from passes("depthwise", 128, 128, 3, 1, groups=128)
-
-
-SOURCES = (_corr2d_cases, _conv2d_cases)
-KINDS = {
-    "float16": (torch.float16, False),
-    "bfloat16": (torch.bfloat16, False),
-    "float32": (torch.float32, False),
-    "tf32": (torch.float32, True),
-    "float64": (torch.float64, False),
-}
-
-
-def cases(kinds: Iterable[str] = KINDS, only: str = "") -> Iterator[tuple[str, Callable[[], Any]]]:
-    """(name, launcher without arguments) for every op and pass, kind and layout, if the name has ``only`` in it."""
-    for kind in kinds:
-        for layout in ("nchw", "channels_last"):
-            for source in SOURCES:
-                for name, run in source(KINDS[kind][0], layout == "channels_last", KINDS[kind][1]):
-                    full = f"{name}, {kind}, {layout}"
-                    if only in full:
-                        yield full, run
 
 
 def resources(
     targets: Iterable[int] = DEFAULT_TARGETS,
     kinds: Iterable[str] = KINDS,
     every_config: bool = False,
-    only: str = "",
+    only: Iterable[str] = ("",),
 ) -> Iterator[Resources]:
-    """Compile the kernels of :func:`cases` and yield what each takes, once for each distinct kernel.
+    """Compile the kernels of :func:`~cnnext.triton.resource_cases.cases` and yield what each takes, each kernel once.
 
     Args:
         targets: compute capabilities times ten, among :data:`TARGETS`.
         kinds: among :data:`KINDS`.
         every_config: all configs that fit the target, instead of the one that is chosen without measuring.
-        only: part of the names of the cases wanted.
+        only: parts of names: cases that have one of them are wanted.
 
     Raises:
         RuntimeError: one cannot be compiled, or triton interprets in this process.
@@ -220,7 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--targets", type=int, nargs="+", choices=TARGETS, default=DEFAULT_TARGETS)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=tuple(KINDS))
     parser.add_argument("--every-config", action="store_true", help="not only the configs chosen without measuring")
-    parser.add_argument("--only", default="", help="part of the names of the cases wanted")
+    parser.add_argument("--only", nargs="+", default=("",), help="parts of names: cases that have one of them")
     parser.add_argument("--json", action="store_true", help="a line of JSON for each kernel")
     args = parser.parse_args(arguments)
     for one in resources(args.targets, args.kinds, args.every_config, args.only):

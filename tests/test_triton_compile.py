@@ -1,0 +1,99 @@
+"""Every Triton kernel compiles for the GPUs it is for, without one: tensor cores, spills, shared memory.
+
+This process interprets kernels; others compile them.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGETS = (75, 80, 90, 100, 120)
+SHARED_BYTES = {75: 64 << 10, 80: 163 << 10, 90: 227 << 10, 100: 227 << 10, 120: 99 << 10}
+TENSOR_CORES = {80: "mma.sync", 90: "wgmma.mma_async", 100: "tcgen05.mma", 120: "mma.sync"}  # Triton has none for 7.5
+ON_TENSOR_CORES = ("float16", "tf32")  # bfloat16, too
+ONE_OF_EACH = (
+    "corr2d",
+    "3x3 forward, all of the epilogue",
+    "3x3 backward",
+    "depthwise",
+    "pool2d 2x2",
+    "pool2d_backward 2x2",
+    "gather 2x2",
+    "adaptive 7",
+    "with parameters",
+)
+
+
+def compiled(*arguments):
+    """What ``python -m cnnext.triton.resources`` tells of the kernels that the arguments choose."""
+    result = subprocess.run(
+        [sys.executable, "-m", "cnnext.triton.resources", "--json", *map(str, arguments)],
+        env={**os.environ, "TRITON_INTERPRET": "0", "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    kernels = [json.loads(line) for line in result.stdout.splitlines()]
+    assert kernels
+    return kernels
+
+
+def assert_fit(kernels):
+    """Tensor cores multiply what they can, and a block's shared memory is there."""
+    for kernel in kernels:
+        assert kernel["shared_bytes"] <= SHARED_BYTES[kernel["target"]], kernel
+        if kernel["matrix"] and any(kind in kernel["case"] for kind in ON_TENSOR_CORES):
+            assert TENSOR_CORES.get(kernel["target"], "") in " ".join(kernel["instructions"]), kernel
+
+
+def test_the_three_passes_of_conv2d_use_tensor_cores():
+    passes = [f"3x3 {name}, float16, channels_last" for name in ("forward", "backward_input", "backward_weight")]
+    kernels = compiled("--targets", 80, 90, 100, "--kinds", "float16", "--only", *passes)
+    assert_fit(kernels)
+    assert sum(kernel["matrix"] for kernel in kernels) == 9
+    assert not any(kernel["spill_bytes"] for kernel in kernels)
+
+
+def test_every_op_compiles():
+    kernels = compiled("--targets", 75, "--kinds", "bfloat16", "--only", *ONE_OF_EACH)
+    assert_fit(kernels)
+    sources = (ROOT / "cnnext/triton").glob("*_kernel.py")
+    defined = {name for source in sources for name in re.findall(r"^def (\w+_kernel)\(", source.read_text(), re.M)}
+    assert {kernel["kernel"] for kernel in kernels} == defined
+
+
+def test_nothing_is_compiled_where_kernels_are_interpreted():
+    result = subprocess.run(
+        [sys.executable, "-m", "cnnext.triton.resources"],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode != 0
+    assert "kernels cannot be compiled where TRITON_INTERPRET=1" in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+def test_configs_chosen_without_measuring_do_not_spill(target):
+    kernels = compiled("--targets", target)
+    assert_fit(kernels)
+    assert not [kernel for kernel in kernels if kernel["spill_bytes"]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("kind", ["float16", "float32"])
+def test_every_config_compiles(kind, target):
+    assert_fit(compiled("--targets", target, "--kinds", kind, "--every-config", "--only", *ONE_OF_EACH))
