@@ -170,4 +170,4 @@ def tiles(config, hints):
 MOMENTS = Kernel(batch_norm_moments_kernel, TILES, cost=tile_cost, tiles=tiles)
 COEFFICIENTS = Kernel(batch_norm_coefficients_kernel, CHANNELS)
 APPLY = Kernel(batch_norm_apply_kernel, TILES, cost=tile_cost, tiles=tiles)
-UPDATE = Kernel(batch_norm_update_kernel, CHANNELS)
+UPDATE = Kernel(batch_norm_update_kernel, CHANNELS, repeatable=False)

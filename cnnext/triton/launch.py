@@ -13,7 +13,7 @@ import triton
 from torch.library import wrap_triton
 from triton.errors import TritonError
 
-from cnnext.triton import target
+from cnnext.triton import target, tuning
 from cnnext.triton.target import Target
 
 Hints = tuple[int, ...]
@@ -37,6 +37,7 @@ class Kernel:
             numbers: the name of a dtype, or "tf32".
         cost: ``cost(config, target, hints)``: the config with the least is the heuristic's choice.
         tiles: ``tiles(config, hints)``: how many tiles are walked, all programs taken together.
+        repeatable: whether running it twice changes nothing; else it is not measured.
     """
 
     function: Any
@@ -44,6 +45,7 @@ class Kernel:
     fits: Callable[[triton.Config, Target, str, Hints], bool] = lambda config, target, kind, hints: True
     cost: Callable[[triton.Config, Target, Hints], float] = lambda config, target, hints: 0.0
     tiles: Callable[[triton.Config, Hints], float] = lambda config, hints: 1 / _elements(config)
+    repeatable: bool = True
     _ranked: dict[Any, list[triton.Config]] = field(default_factory=dict)
 
     @property
@@ -125,14 +127,71 @@ def launch(
     if _recorded is not None:
         _recorded.append(Launch(kernel, arguments, constants, configs))
         return
+    if type(like) not in (torch.Tensor, torch.nn.Parameter):
+        _trace(kernel, configs[0], grid, {**arguments, **constants})
+        return
     with _on_device(like):
+        if len(configs) > 1 and kernel.repeatable and tuning.wanted(like):
+            configs = _tuned(kernel, configs, on, kind, grid, arguments, constants, hints)
         _run_first_that_can(kernel, configs, on, grid, {**arguments, **constants})
+
+
+def _trace(
+    kernel: Kernel, config: triton.Config, grid: Callable[[dict[str, int]], tuple[int, ...]], values: dict[str, Any]
+) -> None:
+    """Put the launch into the graph that is being made; it takes a config's warps and stages from an autotuner only."""
+    run: Any = wrap_triton(triton.autotune(configs=[config], key=[])(kernel.function))
+    run[grid(config.kwargs)](**values)
 
 
 def _on_device(tensor: torch.Tensor) -> Any:
     if tensor.device.type != "cuda" or not torch.cuda.is_available():
         return contextlib.nullcontext()
     return torch.cuda.device(tensor.device)
+
+
+def _tuned(
+    kernel: Kernel,
+    configs: list[triton.Config],
+    on: Target,
+    kind: str,
+    grid: Callable[[dict[str, int]], tuple[int, ...]],
+    arguments: dict[str, Any],
+    constants: dict[str, Any],
+    hints: Hints,
+) -> list[triton.Config]:
+    """``configs`` with the one in front that is the fastest for such sizes, of those that can be compiled."""
+
+    def measure(candidates: list[triton.Config]) -> triton.Config:
+        values = {**arguments, **constants}
+        usable = [config for config in candidates if _compiles(kernel, config, on, grid, values)]
+        return tuning.measure_by(kernel.function, grid, values, on)(usable) if usable else candidates[0]
+
+    return tuning.best_first(configs, on, tuning.bucket(kernel.name, kind, constants, hints), measure)
+
+
+def _compiles(
+    kernel: Kernel,
+    config: triton.Config,
+    on: Target,
+    grid: Callable[[dict[str, int]], tuple[int, ...]],
+    values: dict[str, Any],
+) -> bool:
+    key = (kernel.name, str(config), on)
+    if key not in _failed:
+        try:
+            kernel.function.run(**values, **config.all_kwargs(), grid=grid(config.kwargs), warmup=True)
+        except (TritonError, RuntimeError) as error:
+            _fail(key, config, error)
+    return key not in _failed
+
+
+def _fail(key: tuple[str, str, Target], config: triton.Config, error: Exception) -> str:
+    """Note that a config cannot run on a target, and say so."""
+    name, _, on = key
+    _failed[key] = f"{name} cannot run with [{config}] on {on.name} ({on.capability}): {error}"
+    warnings.warn(f"{_failed[key]}; the next config is tried", RuntimeWarning, stacklevel=4)
+    return _failed[key]
 
 
 _proved: set[tuple[str, str, Target]] = set()
@@ -146,7 +205,6 @@ def _run_first_that_can(
     grid: Callable[[dict[str, int]], tuple[int, ...]],
     values: dict[str, Any],
 ) -> None:
-    run: Any = wrap_triton(kernel.function)
     reasons = []
     for config in configs:
         key = (kernel.name, str(config), on)
@@ -154,13 +212,11 @@ def _run_first_that_can(
             reasons.append(_failed[key])
             continue
         try:
-            run[grid(config.kwargs)](**values, **config.all_kwargs())
+            kernel.function[grid(config.kwargs)](**values, **config.all_kwargs())
         except (TritonError, RuntimeError) as error:
             if on is target.INTERPRETER or key in _proved:
                 raise
-            _failed[key] = f"{kernel.name} cannot run with [{config}] on {on.name} ({on.capability}): {error}"
-            warnings.warn(f"{_failed[key]}; the next config is tried", RuntimeWarning, stacklevel=3)
-            reasons.append(_failed[key])
+            reasons.append(_fail(key, config, error))
         else:
             _proved.add(key)
             return

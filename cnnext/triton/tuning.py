@@ -1,0 +1,129 @@
+"""Measuring configs: on request, once per device, kernel, kind of numbers and sizes, remembered on disk.
+
+Tuning is on where ``torch.backends.cudnn.benchmark`` is, torch's own switch for measuring algorithms, unless
+``torch.use_deterministic_algorithms`` is (two configs add in two orders); ``CNNEXT_TRITON_TUNE=1`` or ``0`` overrides.
+Off, and while a graph is traced or captured, the heuristic's choice runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import platform
+import re
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+
+from cnnext.atomic import written_beside
+from cnnext.library import cache_folder
+from cnnext.triton.target import INTERPRETER, Target
+
+_files: dict[Path, dict[str, str]] = {}
+
+
+def wanted(tensor: torch.Tensor) -> bool:
+    """Whether to measure, and to use what was measured, for launches over ``tensor``."""
+    chosen = os.environ.get("CNNEXT_TRITON_TUNE")
+    if chosen is None and (not torch.backends.cudnn.benchmark or torch.are_deterministic_algorithms_enabled()):
+        return False
+    if chosen == "0" or type(tensor) is not torch.Tensor or tensor.device.type == "meta":
+        return False
+    return not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
+def bucket(kernel: str, kind: str, constants: dict[str, Any], hints: tuple[int, ...]) -> str:
+    """What launches share a choice: the same kernel, kind and constants, and sizes up to the same powers of two."""
+    rounded = [triton.next_power_of_2(size) if size > 1 else size for size in hints]
+    return f"{kernel} {kind} {rounded} " + " ".join(f"{name}={constants[name]}" for name in sorted(constants))
+
+
+def cache_file(on: Target) -> Path:
+    """Where the choices for a device are kept; another Triton, or other kernels, have another file."""
+    device = re.sub(r"\W+", "-", on.name if on is not INTERPRETER else f"{on.name} {platform.machine()}")
+    versions = f"{device} {on.capability} {torch.__version__} {triton.__version__} {_kernels_hash()}"
+    return cache_folder() / "triton" / f"{device}-{hashlib.sha256(versions.encode()).hexdigest()[:16]}.json"
+
+
+@functools.cache
+def _kernels_hash() -> str:
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+
+
+def _read(path: Path) -> dict[str, str]:
+    """The choices in a file; one that is damaged is set aside."""
+    try:
+        choices = json.loads(path.read_text())
+        if not isinstance(choices, dict) or not all(isinstance(choice, str) for choice in choices.values()):
+            raise ValueError("it is not a table of names")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        aside = path.with_suffix(".damaged")
+        warnings.warn(f"{path} cannot be read ({error}): it is set aside as {aside.name}", RuntimeWarning, stacklevel=2)
+        with contextlib.suppress(OSError):
+            os.replace(path, aside)
+        return {}
+    return choices
+
+
+def _remember(path: Path, key: str, choice: str) -> None:
+    """Add a choice to the file as it is now, which another process may have changed since it was read."""
+    _files[path][key] = choice
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        merged = {**_read(path), **_files[path]}
+        with written_beside(path) as beside:
+            beside.write_text(json.dumps(merged, indent=1, sort_keys=True))
+    except OSError as error:
+        warnings.warn(f"the choice of a config cannot be kept in {path}: {error}", RuntimeWarning, stacklevel=2)
+
+
+def best_first(
+    configs: list[triton.Config], on: Target, key: str, measure: Callable[[list[triton.Config]], triton.Config]
+) -> list[triton.Config]:
+    """``configs`` with the fastest in front: the remembered one, or what ``measure`` returns, which is remembered.
+
+    Args:
+        configs: at least one, in the order of the heuristic.
+        on: the target.
+        key: of :func:`bucket`.
+        measure: returns the fastest of the configs.
+    """
+    path = cache_file(on)
+    if path not in _files:
+        _files[path] = _read(path)
+    best = next((config for config in configs if str(config) == _files[path].get(key)), None)
+    if best is None:
+        best = measure(configs)
+        _remember(path, key, str(best))
+    return [best, *(config for config in configs if config is not best)]
+
+
+def measure_by(
+    function: Any, grid: Callable[[dict[str, int]], tuple[int, ...]], values: dict[str, Any], on: Target
+) -> Callable[[list[triton.Config]], triton.Config]:
+    """A ``measure`` for :func:`best_first`: ``triton.autotune`` over the launch that is about to be made."""
+
+    def measure(configs: list[triton.Config]) -> triton.Config:
+        bench = {"do_bench": _time_on_the_cpu} if on is INTERPRETER else {}
+        tuner: Any = triton.autotune(configs=configs, key=[], **bench)(function)
+        tuner[grid](**values)
+        return tuner.best_config
+
+    return measure
+
+
+def _time_on_the_cpu(call: Callable[[], None], quantiles: Any) -> list[float]:
+    start = time.perf_counter()
+    call()
+    return [time.perf_counter() - start] * 3

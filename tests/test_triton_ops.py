@@ -1,0 +1,119 @@
+"""What the op tests do not ask of Triton's kernels: refusals, the convolution's epilogue, the view of torch.compile."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import test_batch_norm_op
+import test_conv2d
+import test_corr2d
+import torch
+
+import cnnext
+import cnnext.functional as F
+from cnnext.backends import get
+from cnnext.testing import make_tensor
+
+REASON = get("triton").can_run("corr2d", torch.device("cpu"), torch.float32)
+interpreted = pytest.mark.skipif(REASON is not None, reason=f"the kernels are not interpreted: {REASON}")
+
+
+def cases_of(test):
+    """The arguments for which a test of another module is run."""
+    return next(mark.args[1] for mark in test.pytestmark if "arguments" in mark.args[0])
+
+
+REFUSALS = [
+    *(("corr2d", *case) for case in cases_of(test_corr2d.test_refusals)),
+    *(("conv2d", *case) for case in cases_of(test_conv2d.test_refusals)),
+    *(("batch_norm", *case) for case in cases_of(test_batch_norm_op.test_refusals)),
+]
+
+
+@interpreted
+@pytest.mark.parametrize(("op", "arguments", "error", "words"), REFUSALS)
+def test_what_the_cpu_refuses_is_refused_in_the_same_words(op, arguments, error, words):
+    with cnnext.backend("triton"), pytest.raises(error, match=words):
+        getattr(F, op)(*arguments)
+
+
+@interpreted
+@pytest.mark.parametrize(("op", "arguments"), cases_of(test_batch_norm_op.test_ops_refuse_nonsense))
+def test_ops_refuse_nonsense(op, arguments):
+    with pytest.raises(RuntimeError, match="expected"):
+        getattr(torch.ops.cnnext_triton, op)(*arguments)
+
+
+@interpreted
+@pytest.mark.parametrize("groups", [1, 6], ids=["GEMM", "depthwise"])
+@pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "channels_last"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_epilogue(dtype, channels_last, groups):
+    from cnnext.triton.conv2d import convolve
+    from cnnext.triton.conv2d_gemm import Epilogue
+
+    shape, geometry = (2, 6, 9, 8), ((1, 1), (1, 1), (1, 1), groups)
+    x, residual = (make_tensor(shape, dtype, channels_last=channels_last, seed=seed) for seed in (1, 2))
+    weight, bias = make_tensor((6, 6 // groups, 3, 3), dtype, seed=3), make_tensor((6,), dtype, seed=4)
+    shift = make_tensor((6,), seed=5)
+    output, sums = convolve(x, weight, geometry, Epilogue(bias, residual, relu=True, shift=shift), False)
+    exact = torch.nn.functional.conv2d(x.double(), weight.double(), bias.double(), padding=1, groups=groups)
+    torch.testing.assert_close(output, (exact + residual.double()).relu().to(dtype))
+    apart = output.double() - shift.double()[:, None, None]
+    expected = torch.stack([apart.sum((0, 2, 3)), apart.square().sum((0, 2, 3))])
+    torch.testing.assert_close(sums.sum(0).double(), expected, rtol=1e-5, atol=1e-4)
+
+
+@interpreted
+def test_relu_of_the_epilogue_keeps_nan():
+    from cnnext.triton.conv2d import convolve
+    from cnnext.triton.conv2d_gemm import Epilogue
+
+    x = make_tensor((1, 2, 4, 4))
+    x[0, 0, 1, 1] = torch.nan
+    output, sums = convolve(x, make_tensor((3, 2, 1, 1)), ((1, 1), (0, 0), (1, 1), 1), Epilogue(relu=True), False)
+    assert output[..., 1, 1].isnan().all() and output.isnan().sum() == 3
+    assert sums is None
+
+
+@pytest.mark.skipif(REASON is not None and "not installed" in REASON, reason="triton is not installed")
+def test_tracing_sees_the_kernels():
+    program = """
+        import torch
+        from torch._subclasses.fake_tensor import FakeTensorMode
+        from torch._subclasses.functional_tensor import dispatch_functionalize
+        from torch.fx.experimental.proxy_tensor import make_fx
+        from cnnext.triton import support
+        support.load()
+
+        ops = torch.ops.cnnext_triton
+
+        def step(x, weight, image, mean):
+            geometry = ((1, 1), (1, 1), (1, 1), 1, False, False)
+            y = ops.conv2d(x, weight, None, *geometry)
+            grads = ops.conv2d_backward_weight(y, x, weight.shape, *geometry)
+            window = ((3, 3), (2, 2), (1, 1))
+            pooled, tap = ops.max_pool2d(y, *window, (1, 1), False)
+            unpooled = ops.max_pool2d_backward(pooled, tap, y.shape, *window, (1, 1))
+            average = ops.adaptive_avg_pool2d(ops.avg_pool2d(y, *window, False, True, None), (1, 1))
+            normal, new_mean, var = ops.batch_norm(y, mean, None, None, None, True, 1e-5)
+            ops.batch_norm_update_(mean, var, new_mean, var, 162, 0.1)
+            return *grads, unpooled, average, normal, ops.corr2d(image, image[:2, :2])
+
+        with FakeTensorMode():
+            shapes = ((2, 8, 9, 9), (4, 8, 3, 3), (7, 7), (4,))
+            graph = make_fx(dispatch_functionalize(step))(*(torch.empty(shape, device="cuda") for shape in shapes))
+        targets = [str(node.target) for node in graph.graph.nodes if node.op == "call_function"]
+        print(*{target for target in targets if "triton" in target}, sum("triton_kernel" in t for t in targets))
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env={**os.environ, "TRITON_INTERPRET": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["triton_kernel_wrapper_functional", "14"]  # one for each launch
