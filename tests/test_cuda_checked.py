@@ -23,10 +23,24 @@ def test_cases_of_every_op_run_without_a_report(flavour):
         pytest.skip(emulated.unavailable())
     environment = build.sanitizer_environment() if flavour == "sanitized" else dict(os.environ)
     tests = [file for file in sorted(HERE.glob("test_*.py")) if "\nOP = " in file.read_text()]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", "-k", flavour]
+    # -s: a sanitizer ends the process, and pytest would keep what it said. Its stacks are all Python's.
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-s",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "not slow",
+        "-k",
+        flavour,
+    ]
     done = subprocess.run(
         [*command, "--cases", str(CASES), *map(str, tests)],
-        env={**environment, "CNNEXT_EMULATED": flavour},
+        env={**environment, "CNNEXT_EMULATED": flavour, "UBSAN_OPTIONS": "print_stacktrace=0"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -132,7 +132,7 @@ inline Tensor empty(const Tensor& like, const Sizes& sizes, ScalarType dtype, bo
   if (poison_requested() && tensor.is_cpu()) {
     int64_t bytes = 0;
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(handle, &bytes));
-    std::memset(tensor.mutable_data_ptr(), kPoison, static_cast<size_t>(bytes));
+    if (bytes > 0) std::memset(tensor.mutable_data_ptr(), kPoison, static_cast<size_t>(bytes));
   }
   return tensor;
 }
