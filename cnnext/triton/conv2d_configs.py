@@ -73,7 +73,7 @@ def gemm_fits(config: triton.Config, on: Target, kind: str, hints: Hints) -> boo
         if k == 16 or (on.sums_lie_apart and m < 64) or (hints[4] and m * n + (m + n) * k > MOST_KEPT * threads):
             return False
         return m * n <= threads * (128 if on.sums_lie_apart and kind != "tf32" else 64)
-    most = 32 * 32 if kind == "float64" else 64 * 32 if hints[4] else 64 * 64
+    most = 32 * 32 if kind == "float64" or hints[4] else 64 * 64
     return k == 16 and m * n <= most
 
 
