@@ -15,8 +15,11 @@ demo: $(VENV)/.installed build  ## train LeNet on Fashion-MNIST with the cpu bac
 test: $(VENV)/.installed-dev build  ## run the tests, all but the slow ones; ARGS="-k pool" reaches pytest
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
-test-slow: $(VENV)/.installed-dev build  ## run the tests marked slow
-	$(BIN)/python -m pytest -m slow $(ARGS)
+test-slow: $(VENV)/.installed-dev build  ## run the tests marked slow, all but the exhaustive ones
+	$(BIN)/python -m pytest -m "slow and not exhaustive" $(ARGS)
+
+test-exhaustive: $(VENV)/.installed-dev build  ## run what takes an hour: Triton's interpreter and compiler over everything
+	$(BIN)/python -m pytest -m exhaustive $(ARGS)
 
 test-gpu: $(VENV)/.installed-dev build  ## run the tests of the ops on a GPU, then under compute-sanitizer
 	$(BIN)/python tests/gpu.py $(ARGS)
@@ -62,5 +65,5 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) --quiet --no-build-isolation -e ".[plot,dev]"
 	touch $@
 
-.PHONY: help demo kernels test test-slow test-gpu lint format build wheel clean
+.PHONY: help demo kernels test test-slow test-exhaustive test-gpu lint format build wheel clean
 .DEFAULT_GOAL := help

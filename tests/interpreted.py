@@ -1,8 +1,11 @@
-"""A pytest plugin: marks most tests in Triton's interpreter as slow, for it takes 0.1 s where a GPU takes microseconds.
+"""A pytest plugin: marks most tests in Triton's interpreter as slow and exhaustive.
+
+It takes 0.1 s where a GPU takes microseconds; `make test-exhaustive` runs them.
 
 Of tests with two parameters or more, the grid case × dtype × layout × …, every fourth is left, along diagonals: each
 value of each parameter, and of the case list each case. Numeric derivatives take a launch for every input value: they
-are left to the other backends, which share the formulas.
+are left to the other backends, which share the formulas. So is VGG-11 at its full size: one of its convolutions takes
+minutes.
 """
 
 import collections
@@ -23,8 +26,9 @@ def pytest_collection_modifyitems(items):
         parameters = dict(item.callspec.params) if hasattr(item, "callspec") else {}
         if parameters.pop("backend", None) != "triton":
             continue
-        if "derivative" in item.name or _number(seen, item, parameters) % SHARE:
+        if "derivative" in item.name or "vgg11" in item.name or _number(seen, item, parameters) % SHARE:
             item.add_marker("slow")
+            item.add_marker("exhaustive")
 
 
 def _number(seen, item, parameters):

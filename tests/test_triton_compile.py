@@ -85,6 +85,7 @@ def test_nothing_is_compiled_where_kernels_are_interpreted():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("target", TARGETS)
 def test_configs_chosen_without_measuring_do_not_spill(target):
     kernels = compiled("--targets", target)
@@ -93,6 +94,7 @@ def test_configs_chosen_without_measuring_do_not_spill(target):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("kind", ["float16", "float32"])
 def test_every_config_compiles(kind, target):
