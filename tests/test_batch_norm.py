@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as torch_functional
+from ours import own_backends
 
-import cnnext
 import cnnext.functional as F
 from cnnext import reference
 from cnnext.backends import DTYPES
@@ -108,11 +108,11 @@ def test_values_that_drift_along_the_batch(channels_last, backend):
 
 
 @both_layouts
-def test_a_constant_channel_becomes_zero(channels_last):
+@pytest.mark.parametrize("backend", own_backends(OP), indirect=True)
+def test_a_constant_channel_becomes_zero(channels_last, backend):
     x = make_tensor((4, 5, 8, 9), channels_last=channels_last)
     x[:, 2] = 3.7
-    with cnnext.backend("cpu"):
-        output = F.batch_norm(x, None, None, training=True)
+    output = F.batch_norm(x, None, None, training=True)
     assert output[:, 2].abs().max() < 1e-4
 
 
@@ -220,13 +220,13 @@ def test_derivatives_of_every_order(shape, training, channels_last, backend):
         assert torch.autograd.gradgradcheck(lambda *t: run(*t, training=training), tensors)
 
 
-def test_third_derivative():  # torch's own stops at the second
+@pytest.mark.parametrize("backend", own_backends(OP), indirect=True)
+def test_third_derivative(backend):  # torch's own stops at the second
     x = make_tensor((4, 2, 1, 2), torch.float64, requires_grad=True)
     weight = make_tensor((2,), torch.float64, seed=1, requires_grad=True)
 
     def gradient(x, weight):
-        with cnnext.backend("cpu"):
-            output = F.batch_norm(x, None, None, weight, training=True)
+        output = F.batch_norm(x, None, None, weight, training=True)
         return torch.autograd.grad(output.pow(3).sum(), x, create_graph=True)[0]
 
     assert torch.autograd.gradgradcheck(gradient, (x, weight))

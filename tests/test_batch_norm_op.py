@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from ours import own_backends, own_namespaces
 
-import cnnext
 import cnnext.functional as F
 from cnnext.testing import make_tensor
 
+OP = "batch_norm"
 both_modes = pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 
 
@@ -37,14 +38,15 @@ def test_the_same_bits_for_any_number_of_threads(shape, channels_last):
         torch.set_num_threads(threads)
 
 
+@pytest.mark.parametrize("namespace", own_namespaces(OP))
 @both_modes
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_opcheck(dtype, training):
+def test_opcheck(dtype, training, namespace):
     x = make_tensor((3, 5, 4, 4), dtype, channels_last=True, requires_grad=True)
     running_mean, running_var, weight, bias = make_parameters(5)
     weight, bias = weight.requires_grad_(), bias.requires_grad_()
     statistics = (None, None) if training else (running_mean, running_var)
-    ops = torch.ops.cnnext
+    ops = getattr(torch.ops, namespace)
     torch.library.opcheck(ops.batch_norm, (x, weight, bias, *statistics, training, 1e-5))
     arguments = (x.detach().clone().requires_grad_(), x, weight, running_mean, running_var, training, 1e-5)
     torch.library.opcheck(ops.batch_norm_backward, arguments)
@@ -53,10 +55,11 @@ def test_opcheck(dtype, training):
 
 @both_modes
 @pytest.mark.parametrize("shape", [(4, 6, 5, 5), (4, 6), (4, 6, 3, 4, 4)], ids=str)
-def test_compiles_into_one_graph(shape, training):
+def test_compiles_into_one_graph(shape, training, backend):
     def step(x, running_mean, running_var, weight, bias):
         return F.batch_norm(x, running_mean, running_var, weight, bias, training=training).relu()
 
+    torch.compiler.reset()  # it compiles a function a few times only, and this one is for several backends
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
     results = []
     for function in (step, compiled):
@@ -71,6 +74,7 @@ def test_compiles_into_one_graph(shape, training):
 X, C3 = torch.ones(2, 3, 4, 4), torch.ones(3)
 
 
+@pytest.mark.parametrize("backend", own_backends(OP), indirect=True)
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
@@ -101,11 +105,12 @@ X, C3 = torch.ones(2, 3, 4, 4), torch.ones(3)
         ((X, torch.zeros(1).expand(3), C3, None, None, True), RuntimeError, "not to be expanded"),
     ],
 )
-def test_refusals(arguments, error, words):
-    with cnnext.backend("cpu"), pytest.raises(error, match=words):
+def test_refusals(arguments, error, words, backend):
+    with pytest.raises(error, match=words):
         F.batch_norm(*arguments)
 
 
+@pytest.mark.parametrize("namespace", own_namespaces(OP))
 @pytest.mark.parametrize(
     ("op", "arguments"),
     [
@@ -132,6 +137,6 @@ def test_refusals(arguments, error, words):
         ("batch_norm_update_", (torch.ones(1).expand(3), C3.clone(), C3, C3, 4, 0.1)),
     ],
 )
-def test_ops_refuse_nonsense(op, arguments):
+def test_ops_refuse_nonsense(op, arguments, namespace):
     with pytest.raises(RuntimeError, match="expected"):
-        getattr(torch.ops.cnnext, op)(*arguments)
+        getattr(getattr(torch.ops, namespace), op)(*arguments)

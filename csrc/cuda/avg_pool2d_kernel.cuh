@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(kPoolThreads, kPoolBlocks)
     const int64_t line = (plane + h) * plan.columns.size;
     for (int w = column.origin + column.first_tap; w < column.origin + column.end_tap; ++w) {
       T values[N];
-      load_values(x + (line + w) * plan.channels + at.vector * N, values);
+      device::load_values(x + (line + w) * plan.channels + at.vector * N, values);
 #pragma unroll
       for (int i = 0; i < N; ++i) of_row[i] += device::to_compute(values[i]);
     }
@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(kPoolThreads, kPoolBlocks)
   T values[N];
 #pragma unroll
   for (int i = 0; i < N; ++i) values[i] = device::from_compute<T>(sum[i] / count);
-  store_values(y + unit * N, values);
+  device::store_values(y + unit * N, values);
 }
 
 template <class T, int N>
@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(kPoolThreads, kPoolBlocksOfDivisions)
     for (int q = column.first; q <= column.last; ++q) {
       const C count = divisor.of(plan, row_window, plan.columns.window(q));
       T values[N];
-      load_values(grad + (line + q) * plan.channels + at.vector * N, values);
+      device::load_values(grad + (line + q) * plan.channels + at.vector * N, values);
 #pragma unroll
       for (int i = 0; i < N; ++i) sum[i] += device::to_compute(values[i]) / count;
     }
@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(kPoolThreads, kPoolBlocksOfDivisions)
   T values[N];
 #pragma unroll
   for (int i = 0; i < N; ++i) values[i] = device::from_compute<T>(sum[i]);
-  store_values(grad_x + unit * N, values);
+  device::store_values(grad_x + unit * N, values);
 }
 
 // ---- NCHW through shared memory ----
@@ -153,9 +153,9 @@ inline PoolSlices pool_slices(const PoolPlan& plan, int vector) {
   int lanes = 1;
   while (lanes < device::kWarpSize && lanes < vectors) lanes *= 2;
   PoolUnits windows = pool_units<ForwardPass>(plan, 1);
-  windows.vectors = IndexDivider(1);
+  windows.vectors = device::IndexDivider(1);
   windows.count = plan.outputs() / plan.channels;
-  return {windows, IndexDivider(ceil_div(vectors, lanes)), vectors, lanes};
+  return {windows, device::IndexDivider(ceil_div(vectors, lanes)), vectors, lanes};
 }
 
 template <class T>

@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(kPoolThreads)
 // neighbouring vectors, and 256 / lanes slices of them the pixels in turn.
 struct PoolSlices {
   PoolUnits windows;  // one unit each
-  IndexDivider channel_blocks;
+  device::IndexDivider channel_blocks;
   int vectors, lanes;
 };
 
@@ -126,7 +126,7 @@ __global__ void __launch_bounds__(kPoolThreads, kPoolBlocksOfDivisions)
     for (; walk.inside(); walk.advance()) {
       const int64_t pixel = corner + int64_t{walk.r()} * plan.columns.size + walk.s();
       T values[N];
-      load_values(x + pixel * plan.channels + vector * N, values);
+      device::load_values(x + pixel * plan.channels + vector * N, values);
 #pragma unroll
       for (int i = 0; i < N; ++i) sum.add(i, device::to_compute(values[i]));
       sum.next_term();
@@ -146,7 +146,7 @@ __global__ void __launch_bounds__(kPoolThreads, kPoolBlocksOfDivisions)
   T values[N];
 #pragma unroll
   for (int i = 0; i < N; ++i) values[i] = device::from_compute<T>(shared.value[i][thread] / count);
-  store_values(y + (window * slices.vectors + vector) * N, values);
+  device::store_values(y + (window * slices.vectors + vector) * N, values);
 }
 
 }  // namespace cnnext

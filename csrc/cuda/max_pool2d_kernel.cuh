@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(kPoolThreads, kPoolBlocks)
     for (int s = column.first_tap; s < column.end_tap; ++s) {
       const int64_t pixel = line + column.origin + s * plan.columns.dilation;
       T values[N];
-      load_values(x + pixel * plan.channels + at.vector * N, values);
+      device::load_values(x + pixel * plan.channels + at.vector * N, values);
 #pragma unroll
       for (int i = 0; i < N; ++i) {
         challenge(device::to_compute(values[i]), r * plan.columns.taps + s, best[i], winner[i]);
@@ -63,8 +63,8 @@ __global__ void __launch_bounds__(kPoolThreads, kPoolBlocks)
     values[i] = device::from_compute<T>(best[i]);
     taps[i] = static_cast<Tap>(winner[i]);
   }
-  store_values(y + unit * N, values);
-  store_values(tap + unit * N, taps);
+  device::store_values(y + unit * N, values);
+  device::store_values(tap + unit * N, taps);
 }
 
 template <class T, class Tap, int N>
@@ -84,8 +84,8 @@ __global__ void __launch_bounds__(kPoolThreads, kPoolBlocks)
       const int64_t from = (line + q) * plan.channels + at.vector * N;
       T values[N];
       Tap taps[N];
-      load_values(tap + from, taps);
-      load_values(grad + from, values);
+      device::load_values(tap + from, taps);
+      device::load_values(grad + from, values);
 #pragma unroll
       for (int i = 0; i < N; ++i) {
         if (static_cast<int>(taps[i]) == r * plan.columns.taps + s) sum[i] += device::to_compute(values[i]);
@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(kPoolThreads, kPoolBlocks)
   T values[N];
 #pragma unroll
   for (int i = 0; i < N; ++i) values[i] = device::from_compute<T>(sum[i]);
-  store_values(grad_x + unit * N, values);
+  device::store_values(grad_x + unit * N, values);
 }
 
 // y = x at the tap of each window: what the backward pass is the transpose of. A tap outside the input, which

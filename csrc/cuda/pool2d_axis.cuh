@@ -6,46 +6,9 @@
 #pragma once
 
 #include "../common/pool2d_shape.h"
-#include "device/platform.cuh"
+#include "device/index_divider.cuh"
 
 namespace cnnext {
-
-// Division by a number known at the launch, without dividing: n / d = (hi(n · multiplier) + n) >> shift.
-// (Source: Granlund and Montgomery, "Division by Invariant Integers using Multiplication", 1994, figure 4.1)
-class IndexDivider {
- public:
-  IndexDivider() = default;
-
-  explicit IndexDivider(int64_t divisor) : divisor_(divisor) {
-    if (divisor >= kFast) {  // 0 for every dividend that takes the short way
-      multiplier_ = 0, shift_ = 31;
-      return;
-    }
-    while ((int64_t{1} << shift_) < divisor) ++shift_;
-    const uint64_t excess = (uint64_t{1} << shift_) - static_cast<uint64_t>(divisor);
-    multiplier_ = static_cast<uint32_t>((excess << 32) / static_cast<uint64_t>(divisor) + 1);
-  }
-
-  // For 0 ≤ n < 2^31.
-  CNNEXT_HOST_DEVICE int divide(int n) const {
-    const uint32_t value = static_cast<uint32_t>(n);
-    return static_cast<int>((static_cast<uint32_t>((uint64_t{value} * multiplier_) >> 32) + value) >> shift_);
-  }
-
-  // For any n ≥ 0; tensors of less than 2^31 elements never take the long way.
-  CNNEXT_HOST_DEVICE int64_t divide(int64_t n) const {
-    return n < kFast ? int64_t{divide(static_cast<int>(n))} : n / divisor_;
-  }
-
-  CNNEXT_HOST_DEVICE int64_t divisor() const { return divisor_; }
-
- private:
-  static constexpr int64_t kFast = int64_t{1} << 31;
-
-  int64_t divisor_ = 1;
-  uint32_t multiplier_ = 1;
-  int shift_ = 0;
-};
 
 // Taps [first_tap, end_tap) of the window lie inside the input, tap t at pixel origin + t · dilation.
 struct PoolWindow {
@@ -69,7 +32,7 @@ struct PoolAxis {
   int reach;                  // (taps − 1) · dilation, at most 2^31 − 1
   bool adaptive;       // windows as adaptive_start and adaptive_end say; the numbers above are not used
   bool count_padding;  // the divisor of an average counts taps in the padding
-  IndexDivider by_stride, by_dilation;
+  device::IndexDivider by_stride, by_dilation;
 
   CNNEXT_DEVICE PoolWindow window(int i) const {
     if (adaptive) {
@@ -151,8 +114,8 @@ inline PoolAxis uniform_pool_axis(int64_t size, int64_t windows, int64_t taps, i
           narrow((taps - 1) * dilation),
           false,
           count_padding,
-          IndexDivider(stride),
-          IndexDivider(dilation)};
+          device::IndexDivider(stride),
+          device::IndexDivider(dilation)};
 }
 
 inline PoolAxis adaptive_pool_axis(int64_t size, int64_t windows) {

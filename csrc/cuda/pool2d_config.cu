@@ -42,7 +42,7 @@ __attribute__((visibility("default"))) void cnnext_explain_pool2d(const CnnextPo
 
 // n / divisor as the kernels calculate it.
 __attribute__((visibility("default"))) int64_t cnnext_divide_index(int64_t n, int64_t divisor) {
-  return cnnext::IndexDivider(divisor).divide(n);
+  return cnnext::device::IndexDivider(divisor).divide(n);
 }
 
 // The names of the table, separated by spaces.

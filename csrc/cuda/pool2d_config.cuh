@@ -121,7 +121,7 @@ inline PoolTiles pool_tiles(const PoolProblem& problem, const PoolConfig& config
   const int64_t per_block = smaller<int64_t>(larger(1, config.tile / width), total);
   return {total, static_cast<int>(per_block),
           static_cast<int>(smaller<int64_t>(staged_rows(rows, problem.backward, per_block), INT32_MAX)),
-          IndexDivider(height), IndexDivider(width)};
+          device::IndexDivider(height), device::IndexDivider(width)};
 }
 
 inline int64_t staged_elements(const PoolProblem& problem, const PoolTiles& tiles) {

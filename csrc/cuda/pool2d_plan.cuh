@@ -9,7 +9,7 @@
 #include "device/convert.cuh"
 #include "device/cp_async.cuh"
 #include "device/shared_memory.cuh"
-#include "device/vec_load.cuh"
+#include "device/vec_values.cuh"
 #include "pool2d_axis.cuh"
 
 namespace cnnext {
@@ -45,7 +45,7 @@ struct BackwardPass {
 
 struct PoolUnits {
   int64_t count;  // vectors of the target
-  IndexDivider vectors, columns, rows;
+  device::IndexDivider vectors, columns, rows;
 
   struct Place {
     int64_t plane, vector;
@@ -63,35 +63,11 @@ template <class Pass>
 PoolUnits pool_units(const PoolPlan& plan, int vector) {
   const int64_t vectors = plan.channels / vector;
   const int rows = Pass::targets(plan.rows), columns = Pass::targets(plan.columns);
-  return {plan.planes * rows * columns * vectors, IndexDivider(vectors), IndexDivider(columns),
-          IndexDivider(rows)};
+  return {plan.planes * rows * columns * vectors, device::IndexDivider(vectors),
+          device::IndexDivider(columns), device::IndexDivider(rows)};
 }
 
 CNNEXT_DEVICE int64_t pool_unit() { return int64_t{blockIdx.x} * kPoolThreads + threadIdx.x; }
-
-// Vectors of 1 value, of up to 16 bytes, or of one byte for each value.
-template <int N, class T>
-CNNEXT_DEVICE void load_values(const T* from, T (&to)[N]) {
-  if constexpr (N == 1) {
-    to[0] = *from;
-  } else {
-    const auto vector = device::load_vector_readonly<N>(from);
-#pragma unroll
-    for (int i = 0; i < N; ++i) to[i] = vector[i];
-  }
-}
-
-template <int N, class T>
-CNNEXT_DEVICE void store_values(T* to, const T (&from)[N]) {
-  if constexpr (N == 1) {
-    *to = from[0];
-  } else {
-    device::Vector<T, N> vector;
-#pragma unroll
-    for (int i = 0; i < N; ++i) vector[i] = from[i];
-    device::store_vector(to, vector);
-  }
-}
 
 // ---- NCHW through shared memory ----
 //
@@ -103,7 +79,7 @@ struct PoolTiles {
   int64_t rows;        // of the target, in all planes
   int rows_per_block;  // of the target
   int source_rows;     // at most this many for a block
-  IndexDivider target_rows, target_columns;
+  device::IndexDivider target_rows, target_columns;
 };
 
 // The run of memory a block stages, and where its first target row is.
