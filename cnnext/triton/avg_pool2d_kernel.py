@@ -14,8 +14,7 @@ import triton
 import triton.language as tl
 
 from cnnext.triton.launch import Kernel
-from cnnext.triton.max_pool2d_kernel import CONFIGS, pool_cost
-from cnnext.triton.pool2d_kernel import divide, first_inside, place
+from cnnext.triton.pool2d_kernel import CONFIGS, block_offsets, divide, first_inside, place, pool_cost
 
 
 @triton.jit
@@ -44,10 +43,7 @@ def avg_pool2d_forward_kernel(
     COUNT_PAD: tl.constexpr, HAS_DIVISOR: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The mean of BLOCK windows."""
-    block = tl.program_id(0)
-    if WIDE:
-        block = block.to(tl.int64)
-    offs = block * BLOCK + tl.arange(0, BLOCK)
+    offs = block_offsets(BLOCK, WIDE)
     n, c, p, q = place(offs, channels, out_height, out_width, LAST)
     h0, w0 = p * STRIDE_H - PAD_H, q * STRIDE_W - PAD_W
     first_r, first_s = first_inside(h0, 1), first_inside(w0, 1)
@@ -71,10 +67,7 @@ def avg_pool2d_backward_kernel(
     COUNT_PAD: tl.constexpr, HAS_DIVISOR: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """gx[n, c, h, w] = Σ g[n, c, p, q] / divisor over the windows (p, q) that see (h, w)."""
-    block = tl.program_id(0)
-    if WIDE:
-        block = block.to(tl.int64)
-    offs = block * BLOCK + tl.arange(0, BLOCK)
+    offs = block_offsets(BLOCK, WIDE)
     n, c, h, w = place(offs, channels, height, width, LAST)
     p_last = tl.minimum((h + PAD_H) // STRIDE_H, out_height - 1)
     q_last = tl.minimum((w + PAD_W) // STRIDE_W, out_width - 1)
@@ -97,10 +90,7 @@ def adaptive_avg_pool2d_forward_kernel(
     LAST: tl.constexpr, WIDE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_T: tl.constexpr,
 ):  # fmt: skip
     """The mean of BLOCK_M windows of at most taps_r × taps_s."""
-    block = tl.program_id(0)
-    if WIDE:
-        block = block.to(tl.int64)
-    offs = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    offs = block_offsets(BLOCK_M, WIDE)
     n, c, p, q = place(offs, channels, out_height, out_width, LAST)
     h0, w0 = p * height // out_height, q * width // out_width
     rows, columns = tl.cdiv((p + 1) * height, out_height) - h0, tl.cdiv((q + 1) * width, out_width) - w0
@@ -123,10 +113,7 @@ def adaptive_avg_pool2d_backward_kernel(
     LAST: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """gx[n, c, h, w] = Σ g[n, c, p, q] / taps of (p, q), over the at most windows_p × windows_q windows that see it."""
-    block = tl.program_id(0)
-    if WIDE:
-        block = block.to(tl.int64)
-    offs = block * BLOCK + tl.arange(0, BLOCK)
+    offs = block_offsets(BLOCK, WIDE)
     n, c, h, w = place(offs, channels, height, width, LAST)
     p_first, q_first = h * out_height // height, w * out_width // width
     p_end, q_end = tl.cdiv((h + 1) * out_height, height), tl.cdiv((w + 1) * out_width, width)

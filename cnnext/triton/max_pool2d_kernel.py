@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from cnnext.triton.launch import Kernel
-from cnnext.triton.pool2d_kernel import first_inside, place
+from cnnext.triton.pool2d_kernel import CONFIGS, block_offsets, first_inside, place, pool_cost
 
 
 @triton.jit
@@ -26,10 +26,7 @@ def max_pool2d_forward_kernel(
     TAPS_R: tl.constexpr, TAPS_S: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The largest value of BLOCK windows, and its tap."""
-    block = tl.program_id(0)
-    if WIDE:
-        block = block.to(tl.int64)
-    offs = block * BLOCK + tl.arange(0, BLOCK)
+    offs = block_offsets(BLOCK, WIDE)
     n, c, p, q = place(offs, channels, out_height, out_width, LAST)
     h0, w0 = p * STRIDE_H - PAD_H, q * STRIDE_W - PAD_W
     first_r, first_s = first_inside(h0, DIL_H), first_inside(w0, DIL_W)
@@ -58,10 +55,7 @@ def max_pool2d_backward_kernel(
     WINDOWS_P: tl.constexpr, WINDOWS_Q: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """gx[n, c, h, w] = Σ g[n, c, p, q] over the windows (p, q) that (h, w) won."""
-    block = tl.program_id(0)
-    if WIDE:
-        block = block.to(tl.int64)
-    offs = block * BLOCK + tl.arange(0, BLOCK)
+    offs = block_offsets(BLOCK, WIDE)
     n, c, h, w = place(offs, channels, height, width, LAST)
     p_last = tl.minimum((h + PAD_H) // STRIDE_H, out_height - 1)
     q_last = tl.minimum((w + PAD_W) // STRIDE_W, out_width - 1)
@@ -87,10 +81,7 @@ def max_pool2d_gather_kernel(
     LAST: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """y[n, c, p, q] = x at the tap of window (p, q), or 0 where that is no tap inside the input."""
-    block = tl.program_id(0)
-    if WIDE:
-        block = block.to(tl.int64)
-    offs = block * BLOCK + tl.arange(0, BLOCK)
+    offs = block_offsets(BLOCK, WIDE)
     n, c, p, q = place(offs, channels, out_height, out_width, LAST)
     mask = offs < count
     tap = tl.load(tap_ptr + n * tap_n + c * tap_c + p * tap_p + q * tap_q, mask=mask, other=0).to(tl.int32)
@@ -99,15 +90,6 @@ def max_pool2d_gather_kernel(
     inside = mask & (tap >= 0) & (tap < R * S) & (h >= 0) & (h < height) & (w >= 0) & (w < width)
     value = tl.load(x_ptr + n * x_n + c * x_c + h * x_h + w * x_w, mask=inside, other=0.0)
     tl.store(y_ptr + offs, value, mask=mask)
-
-
-CONFIGS = tuple(triton.Config({"BLOCK": block}, num_warps=4) for block in (256, 512, 1024, 4096))
-
-
-def pool_cost(config, target, hints):
-    """Blocks that give every multiprocessor four of them, and none of more than 1024 values. Hints: (values,)."""
-    wanted = min(hints[0] / (4 * target.processors), 1024)
-    return abs(config.kwargs["BLOCK"] - wanted)
 
 
 FORWARD = Kernel(max_pool2d_forward_kernel, CONFIGS, cost=pool_cost)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import triton
 
-from cnnext.ops.pool2d_shape import window_count
+from cnnext.ops.pool2d_shape import pool_output_shape, window_count
 from cnnext.triton.launch import Kernel, launch
 from cnnext.triton.tensors import check_pair, check_rank
 
@@ -122,12 +122,7 @@ def pool2d_shape(
     """
     window = (kernel_size, stride, padding, dilation)
     _checked(input.shape, "input", *window)
-    out = [window_count(*axis, ceil_mode) for axis in zip(input.shape[2:], *window, strict=True)]
-    if min(out) < 1:
-        raise RuntimeError(
-            f"expected `kernel_size` to fit into the padded input, but got kernel_size {list(kernel_size)}, padding "
-            f"{list(padding)} and dilation {list(dilation)} for `input` of shape {list(input.shape)}"
-        )
+    out = pool_output_shape(input, *window, ceil_mode)[2:]
     return _shape(input.shape, out, *window)
 
 

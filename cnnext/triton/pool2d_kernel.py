@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""What the pooling kernels share: where a value lies, where a window lies, and exact division.
+"""What the pooling kernels share: where a value lies, where a window lies, exact division, and their configs.
 
 Windows as in csrc/common/pool2d_shape.h: tap (r, s) of window (p, q) lies at h = p·stride_h − pad_h + r·dil_h, and w
 likewise.
@@ -7,6 +7,15 @@ likewise.
 
 import triton
 import triton.language as tl
+
+
+@triton.jit
+def block_offsets(BLOCK: tl.constexpr, WIDE: tl.constexpr):
+    """Offsets of this program's BLOCK values; WIDE: in 64 bits."""
+    block = tl.program_id(0)
+    if WIDE:
+        block = block.to(tl.int64)
+    return block * BLOCK + tl.arange(0, BLOCK)
 
 
 @triton.jit
@@ -33,3 +42,12 @@ def first_inside(start, DIL: tl.constexpr):
 def divide(a, b):
     """a / b, rounded to nearest: Triton's own ``/`` is approximate for float32."""
     return a / b if a.dtype == tl.float64 else tl.div_rn(a, b)
+
+
+CONFIGS = tuple(triton.Config({"BLOCK": block}, num_warps=4) for block in (256, 512, 1024, 4096))
+
+
+def pool_cost(config, target, hints):
+    """Blocks that give every multiprocessor four of them, and none of more than 1024 values. Hints: (values,)."""
+    wanted = min(hints[0] / (4 * target.processors), 1024)
+    return abs(config.kwargs["BLOCK"] - wanted)

@@ -84,12 +84,6 @@ struct AveragePoolTables {
   }
 };
 
-void check_divisor(std::optional<int64_t> divisor_override) {
-  check(divisor_override.value_or(1) != 0, "expected `divisor_override` not to be 0");
-}
-
-const Sizes kNoDilation = {1, 1};
-
 Tensor avg_pool2d(const Tensor& input, Sizes kernel_size, Sizes stride, Sizes padding, bool ceil_mode,
                   bool count_include_pad, std::optional<int64_t> divisor_override) {
   check_divisor(divisor_override);

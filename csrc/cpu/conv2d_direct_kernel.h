@@ -14,8 +14,9 @@ template <typename T>
 struct Conv2dDirectKernels {
   // Lanes of a vector of T's compute type.
   int64_t vector;
-  // Units [begin, end) of plan.units(), a unit being a band of rows of one image. `source` is the input and
-  // `out` the output, or the gradients of output and input if the plan is a backward one. bias may be null.
+  // Units [begin, end) of plan.units(), a unit being a band of rows of one image, or a vector of images.
+  // `source` is the input and `out` the output, or the gradients of output and input if the plan is a
+  // backward one. bias may be null.
   void (*gather)(const GatherPlan& plan, const T* source, const T* weight, const T* bias, T* out,
                  void* scratch, int64_t begin, int64_t end);
 };

@@ -109,4 +109,11 @@ inline void check_adaptive_pool_backward(const Tensor& grad, const Sizes& input_
   check_shape(grad, "grad", {input_size[0], input_size[1], grad.size(2), grad.size(3)});
 }
 
+// The average pools have none, and a divisor that is not 0.
+inline const Sizes kNoDilation = {1, 1};
+
+inline void check_divisor(std::optional<int64_t> divisor_override) {
+  check(divisor_override.value_or(1) != 0, "expected `divisor_override` not to be 0");
+}
+
 }  // namespace cnnext
