@@ -67,6 +67,8 @@ class Backend:
 def _cpu_refuses(op: str, device: torch.device, dtype: torch.dtype) -> str | None:
     if library.cpu_unavailable:
         return f"the CPU library is not available: {library.cpu_unavailable}"
+    if not torch._C._dispatch_has_kernel_for_dispatch_key(f"cnnext::{op}", "CPU"):
+        return f"it has no kernels for {op}"
     if dtype not in DTYPES:
         return f"it has no kernels for {dtype}"
     return None

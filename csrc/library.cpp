@@ -58,4 +58,46 @@ CNNEXT_LIBRARY(CNNEXT_NAMESPACE, m) {
   m.def(
       "batch_norm_update_(Tensor(a!) running_mean, Tensor(b!) running_var, Tensor mean, Tensor var, "
       "SymInt count, float momentum) -> ()");
+
+  // Convolution, batch norm and ReLU fused, for training. mean and var (biased) are the statistics of the
+  // convolution's output as it was rounded, in the dtypes of batch_norm's. The prologue: where in_mean and
+  // in_var are given, the batch's statistics of `input`, what is convolved is relu(batch_norm(input)),
+  // normalised while it is read; the padding is of zeros after that.
+  m.def(
+      "conv2d_statistics(Tensor input, Tensor weight, Tensor? bias, Tensor? in_mean, Tensor? in_var, "
+      "Tensor? in_weight, Tensor? in_bias, float in_eps, int[2] stride, int[2] padding, int[2] dilation, "
+      "int groups, bool allow_tf32, bool allow_winograd) -> (Tensor output, Tensor mean, Tensor var)");
+  m.def(
+      "conv2d_backward_weight_prologue(Tensor grad, Tensor input, SymInt[] weight_size, Tensor in_mean, "
+      "Tensor in_var, Tensor? in_weight, Tensor? in_bias, float in_eps, int[2] stride, int[2] padding, "
+      "int[2] dilation, int groups, bool allow_tf32, bool allow_winograd) -> "
+      "(Tensor grad_weight, Tensor grad_bias)");
+
+  // relu((input − mean) / √(var + eps) · weight + bias + residual), without the relu if that is false.
+  m.def(
+      "batch_norm_relu(Tensor input, Tensor mean, Tensor var, Tensor? weight, Tensor? bias, "
+      "Tensor? residual, bool relu, float eps) -> Tensor");
+  // The gradient, with mean and var as functions of `input`. Where a residual was added, the sign of `output`
+  // is the mask of the ReLU and grad_residual is what it lets through; else the mask is computed from `input`
+  // and grad_residual is empty. The first op is the other two, one after the other: those are apart for the
+  // sums (of the masked gradient, and of that times the normalised input: the gradients of bias and weight)
+  // to be added up over processes in between. `count` values of a channel then made the statistics.
+  m.def(
+      "batch_norm_relu_backward(Tensor grad, Tensor input, Tensor mean, Tensor var, Tensor? weight, "
+      "Tensor? bias, Tensor? output, bool relu, float eps) -> "
+      "(Tensor grad_input, Tensor grad_residual, Tensor grad_weight, Tensor grad_bias)");
+  m.def(
+      "batch_norm_relu_backward_sums(Tensor grad, Tensor input, Tensor mean, Tensor var, Tensor? weight, "
+      "Tensor? bias, Tensor? output, bool relu, float eps) -> (Tensor sum, Tensor sum_normal)");
+  m.def(
+      "batch_norm_relu_backward_apply(Tensor grad, Tensor input, Tensor mean, Tensor var, Tensor? weight, "
+      "Tensor? bias, Tensor? output, Tensor sum, Tensor sum_normal, SymInt count, bool relu, float eps) -> "
+      "(Tensor grad_input, Tensor grad_residual)");
+
+  // relu(conv2d(input, weight, bias) + residual): the fused layer in evaluation, with the norm in weight and
+  // bias.
+  m.def(
+      "conv2d_residual_relu(Tensor input, Tensor weight, Tensor? bias, Tensor? residual, bool relu, "
+      "int[2] stride, int[2] padding, int[2] dilation, int groups, bool allow_tf32, bool allow_winograd) -> "
+      "Tensor");
 }

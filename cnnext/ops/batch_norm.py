@@ -127,7 +127,8 @@ def _as_image(input: torch.Tensor) -> torch.Tensor:
     return input.flatten(2, -2)
 
 
-def _statistics_dtype(input: torch.Tensor) -> torch.dtype:
+def statistics_dtype(input: torch.Tensor) -> torch.dtype:
+    """The dtype of the statistics and of the parameters' gradients."""
     return torch.float64 if input.dtype == torch.float64 else torch.float32
 
 
@@ -150,7 +151,7 @@ def _fake(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     _check_op(input, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
     channels = input.shape[1] if training else 0
-    mean, var = (input.new_empty((channels,), dtype=_statistics_dtype(input)) for _ in range(2))
+    mean, var = (input.new_empty((channels,), dtype=statistics_dtype(input)) for _ in range(2))
     return new_empty(input, input.shape), mean, var
 
 
@@ -166,7 +167,7 @@ def _backward_fake(
     _check_op(input, weight=weight, mean=mean, var=var)
     if grad.shape != input.shape:
         raise RuntimeError(f"expected `grad` of shape {list(input.shape)}, but got shape {list(grad.shape)}")
-    weights = [input.new_empty((input.shape[1],), dtype=_statistics_dtype(input)) for _ in range(2)]
+    weights = [input.new_empty((input.shape[1],), dtype=statistics_dtype(input)) for _ in range(2)]
     return new_empty(input, input.shape), weights[0], weights[1]
 
 
@@ -219,7 +220,7 @@ def _double_backward(
     they are taken from input anew, so that these plain tensor operations can be differentiated further.
     """
     grad, input, weight, mean, var = ctx.saved_tensors
-    dtype = _statistics_dtype(input)
+    dtype = statistics_dtype(input)
     g, x = grad.to(dtype), input.to(dtype)
     dims = (0, 2, 3)
 

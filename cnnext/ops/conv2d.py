@@ -7,19 +7,10 @@ from typing import Any
 import torch
 
 from cnnext.backends import TORCH, choose
-from cnnext.ops.arguments import (
-    autocast,
-    is_channels_last,
-    memory_format,
-    pair,
-    require_optional_tensor,
-    require_same_device,
-    require_tensor,
-)
+from cnnext.ops.arguments import autocast, pair, require_optional_tensor, require_same_device, require_tensor
+from cnnext.ops.conv2d_shape import Pair, conv_output_shape, empty_in_layout_of, pad_by_name
 from cnnext.ops.precision import float32_shortcuts
 from cnnext.registration import OpSpec, declare
-
-Pair = tuple[int, int]
 
 
 def conv2d(
@@ -70,62 +61,12 @@ def conv2d(
         return conv2d(input[None], weight, bias, stride, padding, dilation, groups)[0]
     step, spread = pair(stride, "stride"), pair(dilation, "dilation")
     if isinstance(padding, str):
-        input, margin = _pad_by_name(input, weight, padding, step, spread)
+        input, margin = pad_by_name(input, weight, padding, step, spread)
     else:
         margin = pair(padding, "padding")
     if not isinstance(groups, int) or isinstance(groups, bool):
         raise TypeError(f"argument `groups` must be an int, but got {groups!r}")
     return backend.ops.conv2d(input, weight, bias, step, margin, spread, groups, *float32_shortcuts(input))
-
-
-def _pad_by_name(
-    input: torch.Tensor, weight: torch.Tensor, padding: str, stride: Pair, dilation: Pair
-) -> tuple[torch.Tensor, Pair]:
-    """Return the input and the symmetric padding that a name stands for; what is odd is padded here."""
-    if padding not in ("same", "valid"):
-        raise RuntimeError(f"argument `padding` must be 'same', 'valid', an int or a pair, but got {padding!r}")
-    if padding == "valid" or weight.dim() != 4:
-        return input, (0, 0)
-    if stride != (1, 1):
-        raise RuntimeError(f"padding='same' is not supported for strided convolutions, but got stride={stride}")
-    total_h, total_w = (dilation[d] * (weight.shape[d + 2] - 1) for d in (0, 1))
-    if total_h % 2 or total_w % 2:
-        input = torch.nn.functional.pad(input, (0, total_w % 2, 0, total_h % 2))
-    return input, (total_h // 2, total_w // 2)
-
-
-def _output_shape(
-    input_size: Any, weight_size: Any, stride: Any, padding: Any, dilation: Any, groups: int, *_: bool
-) -> tuple[int, int, int, int]:
-    for name, size in (("input", input_size), ("weight", weight_size)):
-        if len(size) != 4:
-            raise RuntimeError(f"expected `{name}` with 4 dimensions, but got shape {list(size)}")
-    n, c, *image = input_size
-    k, group_c, *taps = weight_size
-    if groups < 1 or c != group_c * groups or k % groups:
-        raise RuntimeError(
-            f"expected `input` with {group_c * groups} channels (`weight` has {group_c} for each of "
-            f"`groups`={groups}) and K={k} divisible by it, but got shape {list(input_size)}"
-        )
-    out = []
-    for d in (0, 1):
-        if stride[d] < 1 or dilation[d] < 1 or padding[d] < 0:
-            raise RuntimeError(
-                f"expected `stride` and `dilation` of at least 1 and `padding` of at least 0, but got "
-                f"{list(stride)}, {list(dilation)}, {list(padding)}"
-            )
-        room = image[d] + 2 * padding[d] - dilation[d] * (taps[d] - 1) - 1
-        if room < 0:
-            raise RuntimeError(
-                f"expected `weight` {list(weight_size)} to fit into the padded `input` {list(input_size)}"
-            )
-        out.append(room // stride[d] + 1)
-    return n, k, out[0], out[1]
-
-
-def _empty_in_layout_of(like: torch.Tensor, other: torch.Tensor, shape: Any) -> torch.Tensor:
-    channels_last = is_channels_last(like) or is_channels_last(other)
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=memory_format(channels_last))
 
 
 def _flops(input_shape: Any, weight_shape: Any, *_: Any, out_shape: Any, **__: Any) -> int:
@@ -197,8 +138,8 @@ def _backward_weight_backward(ops: Any, ctx: Any, grad_weight: Any, grad_bias: A
 declare(
     OpSpec(
         name="conv2d",
-        fake=lambda input, weight, bias, *geometry: _empty_in_layout_of(
-            input, weight, _output_shape(input.shape, weight.shape, *geometry)
+        fake=lambda input, weight, bias, *geometry: empty_in_layout_of(
+            input, weight, conv_output_shape(input.shape, weight.shape, *geometry)
         ),
         save=_save,
         backward=_backward,
@@ -206,7 +147,7 @@ declare(
     ),
     OpSpec(
         name="conv2d_backward_input",
-        fake=lambda grad, weight, input_size, *geometry: _empty_in_layout_of(grad, weight, input_size),
+        fake=lambda grad, weight, input_size, *geometry: empty_in_layout_of(grad, weight, input_size),
         save=_save_with_size,
         backward=_backward_input_backward,
         flops=_flops_backward_input,

@@ -8,6 +8,7 @@ from cnnext.reference.avg_pool2d import avg_pool2d
 from cnnext.reference.batch_norm import batch_norm
 from cnnext.reference.conv1d import conv1d
 from cnnext.reference.conv2d import conv2d
+from cnnext.reference.conv_bn_relu import conv_bn_relu
 from cnnext.reference.conv_transpose2d import conv_transpose2d
 from cnnext.reference.corr2d import corr2d
 from cnnext.reference.corr2d_multi import corr2d_multi_in, corr2d_multi_in_out
@@ -20,6 +21,7 @@ __all__ = [
     "batch_norm",
     "conv1d",
     "conv2d",
+    "conv_bn_relu",
     "conv_transpose2d",
     "corr2d",
     "corr2d_multi_in",
