@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
-import functools
 
 import emulated
 import torch
@@ -13,11 +12,6 @@ PASSES = ("forward", "backward_input", "backward_weight")
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 A100 = (80, 108, 163 * 1024)
 T4 = (75, 40, 64 * 1024)
-
-
-@functools.cache
-def _library() -> ctypes.CDLL:
-    return ctypes.CDLL(str(emulated.library("fast")))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +55,7 @@ def explain(
         *device,
     ]
     text = ctypes.create_string_buffer(8192)
-    needed = _library().cnnext_conv2d_explain(
+    needed = emulated.choosers().cnnext_conv2d_explain(
         (ctypes.c_int64 * len(numbers))(*numbers), forced.encode() if forced else None, text, len(text)
     )
     assert needed <= len(text)

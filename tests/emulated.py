@@ -8,6 +8,7 @@ A backend takes CPU tensors, and has the ops that some csrc/cuda/<op>.cu registe
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib.util
 import shutil
@@ -55,6 +56,12 @@ def library(flavour: str, architecture: int = 80) -> Path:
     flags = [*_build.ABI_FLAGS, f"-DCNNEXT_NAMESPACE={namespace(flavour)}", "-isystem", str(include)]
     link = [f"-L{include.parent / 'lib'}", "-ltorch_cpu"]
     return build.library("cnnext", sources(), flavour, architecture=architecture, flags=(*flags,), link_flags=(*link,))
+
+
+@functools.cache
+def choosers() -> ctypes.CDLL:
+    """The `fast` library's C functions, which say what the choosers of the kernels' configs take, and why."""
+    return ctypes.CDLL(str(library("fast")))
 
 
 def loaded() -> list[Path]:

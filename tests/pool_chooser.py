@@ -1,7 +1,6 @@
 """The chooser of the CUDA pools' configs (csrc/cuda/pool2d_config.cu), called without a device."""
 
 import ctypes
-import functools
 
 import emulated
 
@@ -29,21 +28,16 @@ class Problem(ctypes.Structure):
     ]
 
 
-@functools.cache
-def _library():
-    return ctypes.CDLL(str(emulated.library("fast")))
-
-
 def explain(problem):
     """The chooser's answer: the problem, then a line for each config passed over, with the reason, then the chosen."""
     text = ctypes.create_string_buffer(4096)
-    _library().cnnext_explain_pool2d(ctypes.byref(problem), text, len(text))
+    emulated.choosers().cnnext_explain_pool2d(ctypes.byref(problem), text, len(text))
     return text.value.decode()
 
 
 def divide_index(n, divisor):
     """n // divisor as the kernels calculate it."""
-    divide = _library().cnnext_divide_index
+    divide = emulated.choosers().cnnext_divide_index
     divide.argtypes = [ctypes.c_int64, ctypes.c_int64]
     divide.restype = ctypes.c_int64
     return divide(n, divisor)
@@ -51,7 +45,7 @@ def divide_index(n, divisor):
 
 def configs():
     """The names in the table, in order of preference."""
-    names = _library().cnnext_pool2d_configs
+    names = emulated.choosers().cnnext_pool2d_configs
     names.restype = ctypes.c_char_p
     return names().decode().split()
 

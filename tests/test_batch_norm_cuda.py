@@ -5,7 +5,6 @@ not, and the faults and figures that only the traced build reports.
 """
 
 import ctypes
-import functools
 
 import emulated
 import pytest
@@ -32,18 +31,13 @@ class Problem(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int64) for name in names]
 
 
-@functools.cache
-def library():
-    return ctypes.CDLL(str(emulated.library("fast")))
-
-
 def explain(x):
     """The chooser's answer: the problem, then a line for each config passed over, with the reason, then the chosen."""
     n, c, h, w = x.shape
     last, aligned = not x.is_contiguous(), x.data_ptr() % 16 == 0
     problem = Problem(n, c, h * w, last, x.element_size(), aligned, MULTIPROCESSORS)
     text = ctypes.create_string_buffer(4096)
-    library().cnnext_explain_batch_norm(ctypes.byref(problem), text, len(text))
+    emulated.choosers().cnnext_explain_batch_norm(ctypes.byref(problem), text, len(text))
     return text.value.decode()
 
 
@@ -111,7 +105,7 @@ def test_every_dtype_goes_every_way(dtype, shape, channels_last):
 
 
 def test_every_config_is_among_the_cases():
-    names = library().cnnext_batch_norm_configs
+    names = emulated.choosers().cnnext_batch_norm_configs
     names.restype = ctypes.c_char_p
     assert {case[0] for case in CASES} == set(names().decode().split())
 

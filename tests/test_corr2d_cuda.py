@@ -24,8 +24,7 @@ def explain(x, kernel, compute_bytes=4):
     (h, w), (r, s) = x, kernel
     numbers = (h, w, r, s, h - r + 1, w - s + 1, 0, 0, 0, compute_bytes, MULTIPROCESSORS)
     text = ctypes.create_string_buffer(1000)
-    library = ctypes.CDLL(str(emulated.library("fast")))
-    library.cnnext_corr2d_explain((ctypes.c_int64 * 11)(*numbers), text, ctypes.c_int64(len(text)))
+    emulated.choosers().cnnext_corr2d_explain((ctypes.c_int64 * 11)(*numbers), text, ctypes.c_int64(len(text)))
     return text.value.decode().splitlines()
 
 

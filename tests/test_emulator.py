@@ -149,6 +149,16 @@ def test_control_refuses_what_it_does_not_know(emulator):
         build.library("faults", [], "slow")
 
 
+def test_what_did_not_compile_is_not_tried_again(tmp_path):
+    source = tmp_path / "broken.cu"
+    source.write_text("#error first\n")
+    with pytest.raises(RuntimeError, match="#error first"):
+        build.library("broken", [source])
+    source.unlink()
+    with pytest.raises(RuntimeError, match="#error first"):
+        build.library("broken", [source])
+
+
 def test_exception_thrown_in_a_kernel_reaches_the_caller(emulator):
     with pytest.raises(IndexError, match="thrown by thread 5"):
         run_case()("throwing", zeros(64))
