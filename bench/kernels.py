@@ -22,6 +22,18 @@ from emulator import build  # noqa: E402
 import cnnext  # noqa: E402
 
 OUTPUT = ROOT / "bench/results/kernels.md"
+MAIN_LOOPS = """\
+Aimed at are 0.5 of HMMA in float16 and 0.7 of FFMA in float32; `tests/test_cuda_main_loops.py` holds the kernels to it
+that can reach them. Those that cannot:
+
+- HMMA in tiles below 128x128. A warp's tile of m by n takes m·n/128 HMMA for each 16 of gemm_k, but (m + n)/16 LDSM,
+  and each thread (M + N)/64 copies of 16 bytes for the block's M by N, of up to four instructions. For 64x64 these
+  are as many as the HMMA, before the loop's own 25 instructions for each 32 of gemm_k. (An HMMA keeps the tensor cores
+  of an sm_80 busy for 8 cycles, in which a warp scheduler issues 8 instructions: shares above 0.13 can saturate them.)
+- HMMA where values are gathered one by one (`false`): NCHW, or channels that are no multiple of 16 bytes. Eight loads,
+  tests and packings take the place of one copy.
+- FFMA in tiles of 64x64 and below, copied value by value (`(Load)0` or `false`): a thread copies 12 to 16 values for
+  256 to 512 FFMA, at up to ten instructions each: the table, two comparisons, an address of two words, load, store."""
 RATIOS = {
     "load sectors": ("global_load_sectors", "global_load_ideal_sectors"),
     "store sectors": ("global_store_sectors", "global_store_ideal_sectors"),
@@ -113,7 +125,8 @@ def main() -> None:
         "## What each kernel takes",
         "Registers a thread, shared memory and spills are nvcc's; blocks are those that one multiprocessor holds, by "
         "its limits, for the largest block that a layer below was launched with (empty: none was). HMMA and FFMA are "
-        "their shares of the instructions in the main loop on sm_80: the loop that has the most of them.",
+        "their shares of the instructions in the main loop on sm_80, the innermost loop that has the most of them.",
+        MAIN_LOOPS,
         static_table(kernels, blocks),
         "## What each kernel moves",
         "Counted by the emulator: 32-byte sectors of global memory over the distinct bytes of each request, and "

@@ -115,26 +115,32 @@ def find_cuobjdump() -> str:
 
 
 def main_loops(fatbin: Path, sm: str = "80") -> dict[str, dict[str, float]]:
-    """For each kernel, the shares of HMMA and FFMA in the loop that has the most of them."""
+    """For each kernel with arithmetic in a loop, the share of HMMA or of FFMA in its main loop: {"FFMA": 0.8}.
+
+    The main loop is the innermost one that holds the most of either instruction, by the disassembly's branches back;
+    of two such the shorter. The share is that of the instructions between the branch's target and the branch that are
+    HMMA or FFMA, each counted once: what a warp issues in one turn if no branch inside is taken. Not counted is what
+    an outer loop does between two runs of the main one, such as describing the next pixels.
+    """
     command = [find_cuobjdump(), "-sass", "-arch", f"sm_{sm}", str(fatbin)]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     parts = re.split(r"^\s*Function : (\w+)\n", text, flags=re.MULTILINE)
-    return {name: share for name, code in zip(parts[1::2], parts[2::2], strict=True) if (share := _main_loop(code))}
+    return {name: share for name, code in zip(parts[1::2], parts[2::2], strict=True) if (share := main_loop(code))}
 
 
-def _main_loop(code: str) -> dict[str, float]:
+def main_loop(code: str) -> dict[str, float]:
+    """The share of :func:`main_loops` for one kernel's disassembly; empty if no loop multiplies."""
     instructions = [found for line in code.splitlines() if (found := INSTRUCTION.match(line))]
-    addresses = [int(found["address"], 16) for found in instructions]
+    places = {int(found["address"], 16): place for place, found in enumerate(instructions)}
     names = [found["name"] for found in instructions]
-    best: dict[str, float] = {}
-    most = 0
+    loops = []
     for end, found in enumerate(instructions):
         target = re.search(r"0x([0-9a-f]+)\s*$", found["rest"]) if found["name"] == "BRA" else None
-        if target is None or int(target.group(1), 16) >= addresses[end]:
-            continue  # forward, or no branch at all
-        body = names[addresses.index(int(target.group(1), 16)) : end + 1]
-        useful = sum(body.count(kind) for kind in ("HMMA", "FFMA", "DFMA", "HFMA2"))
-        # Of nested loops the innermost that has all the work: an outer one has the same, and more around it.
-        if useful > most:
-            best, most = {kind: body.count(kind) / len(body) for kind in ("HMMA", "FFMA")}, useful
-    return best
+        begin = places.get(int(target.group(1), 16)) if target else None
+        if begin is not None and begin < end:
+            loops.append(names[begin : end + 1])
+    for kind in ("HMMA", "FFMA"):
+        body = max(loops, key=lambda body: (body.count(kind), -len(body)), default=[])
+        if kind in body:
+            return {kind: body.count(kind) / len(body)}
+    return {}

@@ -55,9 +55,6 @@ inline const char* refuses(const Conv2dRequest& request) {
   if (pass == Conv2dPass::backward_input && larger(s.stride_h, s.stride_w) > kMaxPhases) {
     return "the input gradient has more phases than the kernel's table of 8 in each direction";
   }
-  if (pass == Conv2dPass::backward_weight && larger(s.h + 2 * s.pad_h, s.w + 2 * s.pad_w) >= kMaxSide) {
-    return "an image with its padding is 2^14 pixels long or more: two coordinates share a word";
-  }
   for (int64_t length : {s.h, s.w, s.p, s.q, s.pad_h, s.pad_w, s.dil_h * s.r, s.dil_w * s.s, gemm.k}) {
     if (length >= kMost / 4) return "pixels or products of an output are counted in 32 bits";
   }

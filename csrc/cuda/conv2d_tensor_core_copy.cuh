@@ -7,19 +7,8 @@
 
 namespace cnnext::tensor_core {
 
-// pointer + offset as one instruction: left to itself, the compiler adds 64-bit parts in an order of its own.
-template <class T>
-CNNEXT_DEVICE const T* element_address(const T* pointer, int offset) {
-#if defined(CNNEXT_EMULATED)
-  return pointer + offset;
-#else
-  uint64_t address;
-  asm("mad.wide.s32 %0, %1, %2, %3;"
-      : "=l"(address)
-      : "r"(offset), "n"(sizeof(T)), "l"(reinterpret_cast<uint64_t>(pointer)));
-  return reinterpret_cast<const T*>(address);
-#endif
-}
+inline constexpr bool kHasAsyncCopy = CNNEXT_ARCH >= 800;
+inline constexpr int kEveryStep = 0;  // kDescribed of a loader that needs nothing new on the way
 
 // Keeps in a register what the compiler would calculate anew in each step of the main loop.
 template <class T>
@@ -32,6 +21,20 @@ CNNEXT_DEVICE T in_register(T value) {
   }
 #endif
   return value;
+}
+
+// pointer + offset as one instruction: left to itself, the compiler adds 64-bit parts in an order of its own.
+template <class T>
+CNNEXT_DEVICE const T* element_address(const T* pointer, int offset) {
+#if defined(CNNEXT_EMULATED)
+  return pointer + offset;
+#else
+  uint64_t address;
+  asm("mad.wide.s32 %0, %1, %2, %3;"
+      : "=l"(address)
+      : "r"(offset), "n"(sizeof(T)), "l"(reinterpret_cast<uint64_t>(pointer)));
+  return reinterpret_cast<const T*>(address);
+#endif
 }
 
 // Chunks that one thread copies to rows `first + i · (rows between)` of a tile: by cp.async, or on older

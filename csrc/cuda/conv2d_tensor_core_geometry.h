@@ -10,7 +10,6 @@ inline constexpr int kMaxPhases = 8;  // of an axis: the largest stride
 inline constexpr int kMaxTaps = 127;  // and one entry for "behind the last tap": a table of 1 KiB
 inline constexpr int kMaxTapBits =
     31;  // rows and columns of taps: a bit for each, and one of a word is taken
-inline constexpr int kMaxSide = 1 << 14;  // of an image with its padding: two coordinates share a word
 
 struct AxisPhases {
   int count;

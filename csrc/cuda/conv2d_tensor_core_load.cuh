@@ -146,6 +146,8 @@ class PackedWeightLoader {
 template <class Config, class T>
 class VectorLoader {
  public:
+  static constexpr int kDescribed = kEveryStep;
+
   CNNEXT_DEVICE explicit VectorLoader(const GatherStart<T>& start)
       : source_(in_register(start.source)),
         taps_(start.taps),
@@ -159,6 +161,7 @@ class VectorLoader {
     for (int i = 0; i < kRows; ++i) pixels_[i] = start.pixels[threadIdx.x / Config::kChunks + i * kRowsApart];
   }
 
+  CNNEXT_DEVICE void describe() {}
   CNNEXT_DEVICE void fetch(char* stage) {
     const int tap = channels_.quotient(at_k_);
     const TapEntry entry = taps_[smaller(tap, tap_count_)];
@@ -203,6 +206,8 @@ class VectorLoader {
 template <class Config, class T>
 class GatherLoader {
  public:
+  static constexpr int kDescribed = kEveryStep;
+
   CNNEXT_DEVICE explicit GatherLoader(const GatherStart<T>& start)
       : source_(start.source),
         taps_(start.taps),
@@ -216,6 +221,7 @@ class GatherLoader {
     for (int i = 0; i < kRows; ++i) pixels_[i] = start.pixels[threadIdx.x % 32 + i * 32];
   }
 
+  CNNEXT_DEVICE void describe() {}
   CNNEXT_DEVICE void fetch(char* stage) {
 #pragma unroll
     for (int e = 0; e < kPerChunk<T>; ++e) {

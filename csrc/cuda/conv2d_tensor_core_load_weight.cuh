@@ -1,9 +1,9 @@
 // Filling a stage for the weight gradient: gemm_m are output channels, gemm_n = (tap, input channel), gemm_k
 // the pixels of the gradient. A is the gradient, B the input at the pixel's tap.
 //
-// Idea: what belongs to a pixel (offsets in both tensors, coordinates of its first tap) is worked out once a
-// step by one thread each, for the step after; what belongs to a tap and channel does not change from step to
-// step and stays in registers. What is left for an element of B is two additions and one test.
+// Idea: what belongs to a pixel (offsets in both tensors, the taps outside the image) is worked out once,
+// by one thread each, for some steps at a time; what belongs to a tap and channel does not change from step
+// to step and stays in registers. What is left for an element of B is two additions and one test.
 #pragma once
 
 #include "conv2d_tensor_core_load.cuh"
@@ -16,93 +16,109 @@ struct WeightArguments {
   const T* x;
   float* partial;  // [split][k, r, s, c]
   ImageStrides grad_strides, x_strides;
-  int h, w, stride_h, stride_w, pad_h, pad_w, dil_h, dil_w;
-  int tap_columns, taps;  // S, R·S
+  int h, w, stride_h, stride_w, pad_h, pad_w;
+  int tap_rows, tap_columns, taps;  // R, S, R·S
   int group_c, group_k;
   int pixels, split_pixels;  // of all images; of a split, whole steps
   int tiles_n;
   Divisor image_pixels, columns;  // P·Q, Q
+  Divisor dilation_h, dilation_w;
 };
 
-// Two coordinates as h·2^16 + w. A sum of two is right in both halves as long as w is not negative, and shows
-// in bit 15 that it is: so bits 31 and 15 of `at` and of `last − at` tell whether both lie in [0, last].
-// Coordinates are below 2^14 in size (kMaxSide).
-CNNEXT_DEVICE int packed_coordinates(int h, int w) { return h * (1 << 16) + w; }
-CNNEXT_DEVICE bool lies_inside(int at, int last) {
-  return ((static_cast<uint32_t>(at) | static_cast<uint32_t>(last - at)) & 0x80008000u) == 0;
+// The bits of taps that lie outside [0, size) from `first` on: those before a first one and from a last one
+// on.
+CNNEXT_DEVICE uint32_t missing_taps(int first, const Divisor& dilation, int taps, int size) {
+  const auto taps_before = [&](int at) {
+    const int reach = larger(at - first, 0) + static_cast<int>(dilation.divisor) - 1;
+    return smaller(static_cast<int>(dilation.quotient(static_cast<uint32_t>(reach))), taps);
+  };
+  return ((1u << taps) - 1) ^ ((1u << taps_before(size)) - (1u << taps_before(0)));
 }
-inline constexpr int kOutside = -kMaxSide;
 
 struct alignas(16) WeightPixel {
-  int x_offset;     // of the first tap, from the first image of the split
-  int grad_offset;  // −1: no pixel
-  int at;           // packed coordinates of the first tap
+  int x_offset;      // of the first tap, from the first image of the split
+  int grad_offset;   // −1: no pixel
+  uint32_t missing;  // the bits of rows and columns of taps outside the image, and bit 31
   int unused;
 };
 
-// One thread describes one pixel of a step, for the step after it. Where lanes read pixels 8 apart, entries
-// are exchanged within eights, so that they lie in different banks.
-template <class T, int kCount, bool kExchanged>
+// One thread describes one pixel, for `kSteps` steps at a time, ahead of those that read them and outside of
+// the main loop. The table is a ring of three such parts: while one is read and the next waits, the third is
+// written, with barriers between the steps of a part. `kAhead` steps are read before the main loop starts, so
+// the first part has these alone. Where lanes read pixels 8 apart, entries are exchanged within eights, so
+// that they lie in different banks.
+template <class T, int kCount, int kAhead, bool kExchanged>
 class WeightPixels {
  public:
-  using Table = WeightPixel[2][kCount];
+  static constexpr int kSteps = kThreads / kCount;
+  static_assert(kAhead <= kSteps, "what is read ahead fits into a part");
+  using Table = WeightPixel[3 * kThreads];
 
   CNNEXT_DEVICE WeightPixels(Table& table, const WeightArguments<T>& args, int first_pixel, int first_image)
-      : table_(table), args_(args), pixel_(first_pixel + threadIdx.x), first_image_(first_image) {
-    describe(0);
+      : table_(table),
+        args_(args),
+        pixel_(static_cast<uint32_t>(first_pixel - kBehind) + threadIdx.x),
+        first_image_(first_image) {
+    describe();
+    describe();
   }
-  // The pixels of this step; behind the reading, the next step's are described. Barriers lie between two
-  // steps.
+  // The pixels of this step.
   CNNEXT_DEVICE WeightPixel current(int i) const {
-    const auto words = device::load_vector<4>(reinterpret_cast<const int*>(&table_[parity_][place(i)]));
-    return {words[0], words[1], words[2], words[3]};
+    const auto words = device::load_vector<4>(reinterpret_cast<const int*>(&table_[read_ + place(i)]));
+    return {words[0], words[1], static_cast<uint32_t>(words[2]), words[3]};
   }
-  CNNEXT_DEVICE void advance() {
-    parity_ ^= 1;
-    pixel_ += kCount;
-    describe(parity_);
+  CNNEXT_DEVICE void advance() { read_ = read_ + kCount == 3 * kThreads ? 0 : read_ + kCount; }
+
+  // The next part.
+  CNNEXT_DEVICE void describe() {
+    const int at = threadIdx.x;
+    write(table_[write_ + at / kCount * kCount + place(at % kCount)]);
+    pixel_ += kThreads;
+    write_ = write_ + kThreads == 3 * kThreads ? 0 : write_ + kThreads;
   }
 
  private:
+  static constexpr int kBehind = (kSteps - kAhead) * kCount;  // entries of the first part that nobody reads
   static CNNEXT_DEVICE int place(int i) { return kExchanged ? i ^ i / 8 : i; }
   static_assert(kCount <= 64, "eights are exchanged by a number below 8");
-  CNNEXT_DEVICE void write(int parity, int x_offset, int grad_offset, int at) {
-    const device::Vector<int, 4> words{{x_offset, grad_offset, at, 0}};
-    device::store_vector(reinterpret_cast<int*>(&table_[parity][place(threadIdx.x)]), words);
-  }
-  CNNEXT_DEVICE void describe(int parity) {
-    if (threadIdx.x >= kCount) return;
-    if (pixel_ >= args_.pixels) {
-      write(parity, 0, -1, packed_coordinates(kOutside, 0));
-      return;
+
+  CNNEXT_DEVICE void write(WeightPixel& entry) const {
+    device::Vector<int, 4> words{{0, -1, -1, 0}};
+    if (pixel_ < static_cast<uint32_t>(args_.pixels)) {
+      const int image = args_.image_pixels.quotient(pixel_), rest = args_.image_pixels.remainder(pixel_);
+      const int p = args_.columns.quotient(rest), q = args_.columns.remainder(rest);
+      const int h = p * args_.stride_h - args_.pad_h, w = q * args_.stride_w - args_.pad_w;
+      const ImageStrides &xs = args_.x_strides, &gs = args_.grad_strides;
+      words[0] = static_cast<int>((image - first_image_) * xs.n + h * xs.h + w * xs.w);
+      words[1] = static_cast<int>((image - first_image_) * gs.n + p * gs.h + q * gs.w);
+      const uint32_t missing_rows = missing_taps(h, args_.dilation_h, args_.tap_rows, args_.h);
+      const uint32_t missing_columns = missing_taps(w, args_.dilation_w, args_.tap_columns, args_.w);
+      words[2] = static_cast<int>(missing_rows | missing_columns << args_.tap_rows | kNoTap);
     }
-    const int image = args_.image_pixels.quotient(pixel_), rest = args_.image_pixels.remainder(pixel_);
-    const int p = args_.columns.quotient(rest), q = args_.columns.remainder(rest);
-    const int h = p * args_.stride_h - args_.pad_h, w = q * args_.stride_w - args_.pad_w;
-    const ImageStrides &xs = args_.x_strides, &gs = args_.grad_strides;
-    const int64_t x_offset = (image - first_image_) * xs.n + h * xs.h + w * xs.w;
-    const int64_t grad_offset = (image - first_image_) * gs.n + p * gs.h + q * gs.w;
-    write(parity, static_cast<int>(x_offset), static_cast<int>(grad_offset), packed_coordinates(h, w));
+    device::store_vector(reinterpret_cast<int*>(&entry), words);
   }
 
   Table& table_;
   const WeightArguments<T>& args_;
-  int pixel_, first_image_;
-  int parity_ = 0;
+  uint32_t pixel_;
+  int first_image_;
+  int read_ = kBehind, write_ = 0;
 };
 
 // What belongs to row n of gemm_n: (tap, channel). Rows behind the last are outside for every pixel.
 template <class T>
 struct WeightTap {
-  int offset, at;
+  int offset = 0;
+  uint32_t bits = kNoTap;
 
-  CNNEXT_DEVICE WeightTap(const WeightArguments<T>& args, int n)
-      : offset(0), at(packed_coordinates(kOutside, 0)) {
+  CNNEXT_DEVICE WeightTap(const WeightArguments<T>& args, int n) {
     const int tap = n / args.group_c, channel = n - tap * args.group_c;
     if (tap >= args.taps) return;
-    const int h = tap / args.tap_columns * args.dil_h, w = tap % args.tap_columns * args.dil_w;
-    at = packed_coordinates(h, w);
-    offset = static_cast<int>(h * args.x_strides.h + w * args.x_strides.w + channel * args.x_strides.c);
+    const int row = tap / args.tap_columns, column = tap % args.tap_columns;
+    bits = 1u << row | 1u << (args.tap_rows + column);
+    offset = static_cast<int>(row * static_cast<int>(args.dilation_h.divisor) * args.x_strides.h +
+                              column * static_cast<int>(args.dilation_w.divisor) * args.x_strides.w +
+                              channel * args.x_strides.c);
   }
 };
 
@@ -111,7 +127,6 @@ struct WeightStart {
   const T* grad;  // the group's first channel in the first image of the split
   const T* x;
   int first_m, first_n;
-  int last;  // packed coordinates of the last pixel of an image
 };
 
 // NHWC with channels in whole chunks: KStrided tiles, a pixel's channels by 16 bytes.
@@ -119,7 +134,9 @@ template <class Config, class T>
 class WeightVectorLoader {
  public:
   static constexpr int kPixels = kTileK<Config, T>;
-  using Pixels = WeightPixels<T, kPixels, false>;
+  static constexpr int kAhead = Config::stages(kHasAsyncCopy) - 1;
+  using Pixels = WeightPixels<T, kPixels, kAhead, false>;
+  static constexpr int kDescribed = Pixels::kSteps;
   using TileA = KStrided<T, Config::kTileM>;
   using TileB = KStrided<T, Config::kTileN>;
 
@@ -127,13 +144,13 @@ class WeightVectorLoader {
                                    Pixels& pixels)
       : pixels_(pixels),
         grad_(start.grad + start.first_m + column_a()),
-        last_(start.last),
         m_is_there_(start.first_m + column_a() < args.group_k),
         tap_(args, start.first_n + column_b()),
         x_(start.x + tap_.offset),
         place_a_(in_register(TileA::offset(row_a(), column_a() / kPerChunk<T>))),
         place_b_(in_register(TileB::offset(row_b(), column_b() / kPerChunk<T>))) {}
 
+  CNNEXT_DEVICE void describe() { pixels_.describe(); }
   CNNEXT_DEVICE void fetch(char* stage) {
     // All of the table is read before the first copy: the compiler keeps the two kinds of shared memory
     // access apart by some empty instructions wherever they alternate.
@@ -149,7 +166,7 @@ class WeightVectorLoader {
     }
 #pragma unroll
     for (int i = 0; i < kCountB; ++i) {
-      const bool valid = lies_inside(pixels_b[i].at + tap_.at, last_);
+      const bool valid = (pixels_b[i].missing & tap_.bits) == 0;
       copies_b_.fetch(i, at_b(stage, i), element_address(x_, pixels_b[i].x_offset), valid);
     }
     pixels_.advance();
@@ -180,7 +197,6 @@ class WeightVectorLoader {
 
   Pixels& pixels_;
   const T* grad_;
-  int last_;
   bool m_is_there_;
   WeightTap<T> tap_;
   const T* x_;  // at the tap
@@ -195,14 +211,15 @@ template <class Config, class T>
 class WeightGatherLoader {
  public:
   static constexpr int kPixels = kTileK<Config, T>;
-  using Pixels = WeightPixels<T, kPixels, true>;
+  static constexpr int kAhead = Config::stages(kHasAsyncCopy) - 1;
+  using Pixels = WeightPixels<T, kPixels, kAhead, true>;
+  static constexpr int kDescribed = Pixels::kSteps;
 
   CNNEXT_DEVICE WeightGatherLoader(const WeightStart<T>& start, const WeightArguments<T>& args,
                                    Pixels& pixels)
       : pixels_(pixels),
         grad_(start.grad),
         x_(start.x),
-        last_(start.last),
         place_(KContiguous<Config::kRowBytes>::offset(row(0), chunk())) {
 #pragma unroll
     for (int i = 0; i < kCountA; ++i) {
@@ -212,10 +229,11 @@ class WeightGatherLoader {
 #pragma unroll
     for (int i = 0; i < kCountB; ++i) {
       const WeightTap<T> tap(args, start.first_n + row(i));
-      tap_offset_[i] = tap.offset, tap_at_[i] = tap.at;
+      tap_offset_[i] = tap.offset, tap_bits_[i] = tap.bits;
     }
   }
 
+  CNNEXT_DEVICE void describe() { pixels_.describe(); }
   CNNEXT_DEVICE void fetch(char*) {
 #pragma unroll
     for (int e = 0; e < kPerChunk<T>; ++e) {
@@ -228,7 +246,7 @@ class WeightGatherLoader {
 #pragma unroll
       for (int i = 0; i < kCountB; ++i) {
         b_[i][e] = T(0.0f);
-        if (lies_inside(pixel.at + tap_at_[i], last_)) b_[i][e] = x_[pixel.x_offset + tap_offset_[i]];
+        if ((pixel.missing & tap_bits_[i]) == 0) b_[i][e] = x_[pixel.x_offset + tap_offset_[i]];
       }
     }
     pixels_.advance();
@@ -254,9 +272,10 @@ class WeightGatherLoader {
   Pixels& pixels_;
   const T* grad_;
   const T* x_;
-  int last_, place_;
+  int place_;
   int grad_row_[kCountA];
-  int tap_offset_[kCountB], tap_at_[kCountB];
+  int tap_offset_[kCountB];
+  uint32_t tap_bits_[kCountB];
   Chunk a_[kCountA], b_[kCountB];
 };
 

@@ -8,16 +8,14 @@
 
 namespace cnnext::tensor_core {
 
-inline constexpr bool kHasAsyncCopy = CNNEXT_ARCH >= 800;
-
 // Whether this architecture has the kernel: tensor cores of sm_75 know fp16 only.
 template <class Config, class T>
 inline constexpr bool kArchitectureHas =
     kHasAsyncCopy || (std::is_same_v<T, __half> && !Config::kNeedsAsyncCopy);
 
 // Sums `steps` stages into d. `loader.fetch` starts the copies of the next step, `land` writes what it
-// brought to registers. The stage that is filled in a step was multiplied in the step before; the barrier
-// between them has been passed by all.
+// brought to registers; `describe` prepares kDescribed steps at once. The stage that is filled in a step was
+// multiplied in the step before; the barrier between them has been passed by all.
 template <class Config, class T, bool kBIsRounded, class Loader, class ReaderA, class ReaderB>
 CNNEXT_DEVICE void accumulate(Accumulators<Config>& d, Loader& loader, const ReaderA& reader_a,
                               const ReaderB& reader_b, char* stages, int steps) {
@@ -34,18 +32,23 @@ CNNEXT_DEVICE void accumulate(Accumulators<Config>& d, Loader& loader, const Rea
   }
   int read = 0, write = kAhead * Config::kStageBytes;
 #pragma unroll 1
-  for (int left = steps; left > 0; --left) {
-    device::cp_async_wait<kAhead - 1>();
-    __syncthreads();
-    const bool more = left > kAhead;
-    if (more) loader.fetch(stages + write);
-    device::cp_async_commit();
-    const char* tile_a = stages + read;
-    multiply_stage<Config, T, kBIsRounded>(d, reader_a, reader_b, tile_a,
-                                           tile_a + Config::kTileM * Config::kRowBytes);
-    if (more) loader.land(stages + write);
-    write = read;
-    read = read + Config::kStageBytes == kAllBytes ? 0 : read + Config::kStageBytes;
+  for (int left = steps; left > 0;) {
+    loader.describe();  // of the kDescribed steps behind the next ones
+    const int last = Loader::kDescribed == kEveryStep ? 0 : larger(left - Loader::kDescribed, 0);
+#pragma unroll 1
+    for (; left > last; --left) {
+      device::cp_async_wait<kAhead - 1>();
+      __syncthreads();
+      const bool more = left > kAhead;
+      if (more) loader.fetch(stages + write);
+      device::cp_async_commit();
+      const char* tile_a = stages + read;
+      multiply_stage<Config, T, kBIsRounded>(d, reader_a, reader_b, tile_a,
+                                             tile_a + Config::kTileM * Config::kRowBytes);
+      if (more) loader.land(stages + write);
+      write = read;
+      read = read + Config::kStageBytes == kAllBytes ? 0 : read + Config::kStageBytes;
+    }
   }
   device::cp_async_wait<0>();
   __syncthreads();

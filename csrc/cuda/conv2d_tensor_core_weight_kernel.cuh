@@ -16,7 +16,7 @@ namespace cnnext::tensor_core {
 template <class Config, class T>
 struct WeightShared {
   alignas(128) char stages[Config::stages(kHasAsyncCopy) * Config::kStageBytes];
-  WeightPixel pixels[2][kTileK<Config, T>];
+  WeightPixel pixels[3 * kThreads];  // see WeightPixels
 };
 
 // The sums of a tile as they lie in registers: four lanes fill a sector. `rows` and `columns` are left of the
@@ -65,13 +65,12 @@ __global__ void __launch_bounds__(kThreads, 2)
     const int first_image = args.image_pixels.quotient(first_pixel);
 
     typename Loader::Pixels pixels(shared.pixels, args, first_pixel, first_image);
-    Loader loader(
-        {args.grad + first_image * args.grad_strides.n +
-             static_cast<int64_t>(group) * args.group_k * args.grad_strides.c,
-         args.x + first_image * args.x_strides.n +
-             static_cast<int64_t>(group) * args.group_c * args.x_strides.c,
-         block_m * Config::kTileM, block_n * Config::kTileN, packed_coordinates(args.h - 1, args.w - 1)},
-        args, pixels);
+    Loader loader({args.grad + first_image * args.grad_strides.n +
+                       static_cast<int64_t>(group) * args.group_k * args.grad_strides.c,
+                   args.x + first_image * args.x_strides.n +
+                       static_cast<int64_t>(group) * args.group_c * args.x_strides.c,
+                   block_m * Config::kTileM, block_n * Config::kTileN},
+                  args, pixels);
     __syncthreads();
 
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;

@@ -13,7 +13,7 @@ void launch_weight_tile(const Conv2dRequest& request, const Plan& plan, const We
   using namespace device;
   const Conv2dShape& s = request.shape;
   const int stages = Config::stages(request.limits.architecture >= 80);
-  const size_t shared_bytes = stages * Config::kStageBytes + 2 * kTileK<Config, T> * sizeof(WeightPixel);
+  const size_t shared_bytes = stages * Config::kStageBytes + 3 * kThreads * sizeof(WeightPixel);
   const int tiles_m = ceil_div(args.group_k, Config::kTileM);
   const std::string name = kernel_name("backward_weight", plan, type_name<T>());
   launch(
@@ -57,8 +57,8 @@ void launch_weight(const Conv2dRequest& request, const Plan& plan, const T* grad
   args.h = narrow(s.h), args.w = narrow(s.w);
   args.stride_h = narrow(s.stride_h), args.stride_w = narrow(s.stride_w);
   args.pad_h = narrow(s.pad_h), args.pad_w = narrow(s.pad_w);
-  args.dil_h = narrow(s.dil_h), args.dil_w = narrow(s.dil_w);
-  args.tap_columns = narrow(s.s), args.taps = narrow(s.r * s.s);
+  args.dilation_h = Divisor(s.dil_h), args.dilation_w = Divisor(s.dil_w);
+  args.tap_rows = narrow(s.r), args.tap_columns = narrow(s.s), args.taps = narrow(s.r * s.s);
   args.group_c = narrow(s.group_c()), args.group_k = narrow(s.group_k());
   args.pixels = narrow(s.gemm_m());
   args.split_pixels = narrow(splits_of(request, tile).steps) * tile_k;
