@@ -11,7 +11,7 @@ from cnnext.testing import assert_as_exact_as_torch, assert_gradients_as_exact_a
 
 OP = ("conv2d", "batch_norm")  # with these a backend runs the fused functions, one by one if need be
 CASES = {
-    "3x3": ((2, 5, 7, 6), 6, 3, {"padding": 1}),
+    "3x3": ((2, 5, 7, 6), 18, 3, {"padding": 1}),
     "strided": ((2, 8, 9, 8), 19, 3, {"padding": 1, "stride": 2}),
     "1x1 strided": ((3, 6, 9, 8), 28, 1, {"stride": (2, 1)}),
     "grouped": ((2, 12, 6, 7), 24, 3, {"padding": 1, "groups": 3}),
@@ -301,12 +301,13 @@ def test_nan_in_one_channel_stays_there(channels_last, training, backend):
     tensors[1][2, 1, 0, 0] = torch.nan
     output = F.conv_bn_relu(*tensors, training=training, **geometry)
     assert output[:, 2].isnan().any()
-    assert not output[:, [0, 1, 3, 4, 5]].isnan().any()
+    others = [k for k in range(output.shape[1]) if k != 2]
+    assert not output[:, others].isnan().any()
     leaves = [t.clone().requires_grad_(i < 5) for i, t in enumerate(tensors)]
     F.conv_bn_relu(*leaves, training=training, **geometry).sum().backward()
     assert leaves[3].grad[2].isnan()
     for i in (1, 3, 4):
-        assert not leaves[i].grad[[0, 1, 3, 4, 5]].isnan().any()
+        assert not leaves[i].grad[others].isnan().any()
 
 
 @both_modes
@@ -315,7 +316,7 @@ def test_empty_batch(training, backend):
     tensors[0], tensors[7] = tensors[0][:0].requires_grad_(), tensors[7][:0]
     before = tensors[5].clone()
     output = F.conv_bn_relu(*tensors, training=training, **geometry)
-    assert output.shape == (0, 6, 7, 6)
+    assert output.shape == (0, 18, 7, 6)
     output.sum().backward()
     assert torch.equal(tensors[5], before)
 

@@ -82,7 +82,7 @@ def test_compiles_into_one_graph(training, backend):
     def step(x, weight, bias, bn_weight, bn_bias, mean, var, residual):
         stages = (
             F.ConvBN(weight, bias, bn_weight, bn_bias, mean, var, training, **geometry),
-            F.ConvBN(weight[:, :1].mT, None, bn_weight, bn_bias, mean, var, training, groups=6, **geometry),
+            F.ConvBN(weight[:, :1].mT, None, bn_weight, bn_bias, mean, var, training, groups=18, **geometry),
         )
         return F.conv_bn_relu_chain(x, stages, residual)
 

@@ -79,7 +79,7 @@ def _run_last(
     if stage.trains and _has(backend, TRAINING, link.input):
         return _train(backend, link, stage, geometry).written(backend.ops, residual, relu)
     input = link.written(backend.ops)
-    if stage.trains or not _has(backend, EVALUATION, input):
+    if stage.trains or not _has(backend, EVALUATION, input) or _folding_rounds_gradients(input, stage):
         return _one_by_one(input, stage, residual, relu)
     input, weight, bias = autocast(pad_odd(input, geometry.extra), *_folded(stage))
     result: torch.Tensor = backend.ops.conv2d_residual_relu(
@@ -90,6 +90,13 @@ def _run_last(
 
 def _has(backend: Backend, needed: tuple[str, ...], like: torch.Tensor) -> bool:
     return backend is not TORCH and all(backend.can_run(op, like.device, like.dtype) is None for op in needed)
+
+
+def _folding_rounds_gradients(input: torch.Tensor, stage: ConvBN) -> bool:
+    """Whether parameters would get their gradients through those of a weight and a bias of 16 bits."""
+    if not stage.norm or input.dtype in (torch.float32, torch.float64) or not torch.is_grad_enabled():
+        return False
+    return any(t is not None and t.requires_grad for t in (stage.weight, stage.bias, stage.bn_weight, stage.bn_bias))
 
 
 def _train(backend: Backend, link: _Link, stage: ConvBN, geometry: Geometry) -> _Link:

@@ -141,12 +141,14 @@ def _residual_backward(ops: Any, ctx: Any, grad: torch.Tensor) -> tuple[Any, ...
     grad_input = grad_weight = grad_bias = None
     if wants_input:
         grad_input = ops.conv2d_backward_input(grad, weight, input.shape, *ctx.geometry)
-    if wants_weight or wants_bias:
-        grad_weight, grad_bias = ops.conv2d_backward_weight(grad, input, weight.shape, *ctx.geometry)
+    if wants_weight:
+        grad_weight, _ = ops.conv2d_backward_weight(grad, input, weight.shape, *ctx.geometry)
+    if wants_bias:  # of a norm too, whose own backward pass sums in float64
+        grad_bias = grad.sum((0, 2, 3), dtype=torch.float64).to(grad.dtype)
     return (
         grad_input,
-        grad_weight if wants_weight else None,
-        grad_bias if wants_bias else None,
+        grad_weight,
+        grad_bias,
         grad if wants_residual else None,
         None,
         *(None for _ in ctx.geometry),

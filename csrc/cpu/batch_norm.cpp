@@ -1,41 +1,10 @@
 // batch_norm on the CPU: checks, outputs, threads, registration.
-#include "../torch/batch_norm_checks.h"
-#include "../torch/dispatch.h"
-#include "batch_norm_kernel.h"
-#include "batch_norm_threads.h"
+#include "batch_norm_tensors.h"
 
 namespace cnnext {
 namespace {
 
-void check_on_cpu(const Tensor& tensor, const char* name, const Tensor&, const char* other_name) {
-  check(tensor.is_cpu(), "expected `", name, "` on the CPU, as `", other_name, "` is");
-}
-
-BatchNormShape shape_of(const Tensor& input, bool channels_last) {
-  return batch_norm_shape(input.size(0), input.size(1), input.size(2) * input.size(3), channels_last);
-}
-
-// A parameter or statistic in double, null if there is none.
-template <typename C>
-const double* widened(const std::optional<Tensor>& tensor, BatchNormMemory<C>& memory) {
-  if (!tensor) return nullptr;
-  double* values = memory.take_parameter();
-  const int64_t c = tensor->size(0), stride = tensor->stride(0);
-  dispatch_floating(*tensor, "parameter", [&](auto tag) {
-    using S = typename decltype(tag)::type;
-    batch_norm_kernels<S>().widen(data<S>(*tensor), stride, values, c);
-  });
-  return values;
-}
-
-// ---- the ops
-// ------------------------------------------------------------------------------------------------
-
 using Outputs = std::tuple<Tensor, Tensor, Tensor>;
-
-Tensor channel_values(const Tensor& input, int64_t c) {
-  return empty(input, {c}, batch_norm_compute_dtype(input));
-}
 
 template <typename T>
 void forward(const Tensor& x, const BatchNormShape& shape, const std::optional<Tensor>& weight,
@@ -49,7 +18,7 @@ void forward(const Tensor& x, const BatchNormShape& shape, const std::optional<T
   const T* x_data = data<T>(x);
   T* y = mutable_data<T>(std::get<0>(outputs));
   const auto apply = [&](const BatchNormBlock& block) {
-    kernels.apply(shape, block, x_data, memory.coefficients, y);
+    kernels.apply(shape, block, x_data, memory.coefficients, nullptr, false, y);
   };
   if (!training) {
     channels.mean = widened(running_mean, memory);
@@ -60,11 +29,14 @@ void forward(const Tensor& x, const BatchNormShape& shape, const std::optional<T
   channels.mean = memory.partial;
   channels.var = memory.partial + shape.c;
   C *mean = mutable_data<C>(std::get<1>(outputs)), *var = mutable_data<C>(std::get<2>(outputs));
+  int64_t counts[kMostChunks];
+  for (int64_t i = 0; i < chunks.count; ++i)
+    counts[i] = smaller(chunks.length, shape.values() - i * chunks.length);
   reduce_then_apply(
       shape, chunks, memory.partial,
       [&](const BatchNormBlock& block, double* sums) { kernels.moments(shape, block, x_data, sums); },
       [&](int64_t c_begin, int64_t c_end) {
-        kernels.merge_moments(shape, chunks, c_begin, c_end, memory.partial, mean, var);
+        kernels.merge_moments(shape, chunks.count, counts, c_begin, c_end, memory.partial, mean, var);
         kernels.coefficients(shape, channels, c_begin, c_end, memory.coefficients);
       },
       apply);
@@ -102,22 +74,25 @@ void backward(const Tensor& grad, const Tensor& x, const BatchNormShape& shape,
   BatchNormMemory<C> memory(shape.c, chunks);
   const BatchNormChannels channels{widened(weight, memory), nullptr, widened(mean, memory),
                                    widened(var, memory), eps};
-  const T *grad_data = data<T>(grad), *x_data = data<T>(x);
+  const BatchNormGradient<T> gradient{data<T>(grad), data<T>(x), nullptr, BatchNormGate::open};
   T* grad_x = mutable_data<T>(std::get<0>(gradients));
   C *grad_weight = mutable_data<C>(std::get<1>(gradients)),
     *grad_bias = mutable_data<C>(std::get<2>(gradients));
-  kernels.centers(shape, channels.mean, memory.coefficients.center);
+  const BatchNormCoefficients<C>& coefficients = memory.coefficients;
+  const double *sum = memory.partial, *sum_normal = sum + shape.c;
+  const double share = training ? 1 / static_cast<double>(shape.values() * shape.fold) : 0;
+  kernels.centers(shape, channels.mean, coefficients.center);
   reduce_then_apply(
       shape, chunks, memory.partial,
       [&](const BatchNormBlock& block, double* sums) {
-        kernels.sums(shape, block, grad_data, x_data, memory.coefficients.center, sums);
+        kernels.sums(shape, block, gradient, coefficients, sums);
       },
       [&](int64_t c_begin, int64_t c_end) {
-        kernels.coefficients(shape, chunks, c_begin, c_end, memory.partial, channels, training,
-                             memory.coefficients, grad_weight, grad_bias);
+        kernels.add_up(shape, chunks, c_begin, c_end, channels, memory.partial, grad_weight, grad_bias);
+        kernels.coefficients(shape, channels, c_begin, c_end, sum, sum_normal, share, coefficients);
       },
       [&](const BatchNormBlock& block) {
-        kernels.apply(shape, block, grad_data, x_data, memory.coefficients, training, grad_x);
+        kernels.apply(shape, block, gradient, coefficients, training, grad_x, nullptr);
       });
 }
 

@@ -35,10 +35,22 @@ struct BatchNormChunks {
 };
 
 // One value per column each. Forward: y = (x − center)·scale + offset.
-// Backward: grad_x = grad·scale + (x − center)·slope + offset.
+// Backward: grad_x = g·scale + (x − center)·slope + offset, and (x − center)·scale + gate is what the ReLU
+// saw.
 template <typename C>
 struct BatchNormCoefficients {
-  C *center, *scale, *slope, *offset;
+  C *center, *scale, *slope, *offset, *gate;
+};
+
+// Which gradients the backward pass lets through: all of them, those where batch norm made something positive
+// of x, or those where `output` is positive.
+enum class BatchNormGate { open, input, output };
+
+// What the backward pass reads; g is `grad` where the gate lets it through, else zero.
+template <typename T>
+struct BatchNormGradient {
+  const T *grad, *x, *output;
+  BatchNormGate gate;
 };
 
 // The parameters and statistics of the channels; weight and bias may be null.
@@ -56,15 +68,19 @@ struct BatchNormKernels {
 
   // Σx and Σ(x − mean of the block)² of a block's columns into sums[0][c] and sums[1][c].
   void (*moments)(const BatchNormShape& shape, const BatchNormBlock& block, const T* x, double* sums);
-  // Merges partial [chunks][2][c], as `moments` leaves it, for the columns [c_begin, c_end): writes mean and
-  // biased variance of the channels, rounded into mean and var and exactly into partial[0]. Only all columns
-  // together can be folded into channels.
-  void (*merge_moments)(const BatchNormShape& shape, const BatchNormChunks& chunks, int64_t c_begin,
+  // Merges partial [parts][2][c], as `moments` leaves it for parts of counts[part] values, for the columns
+  // [c_begin, c_end): writes mean and biased variance of the channels, rounded into mean and var and exactly
+  // into partial[0]. Only all columns together can be folded into channels.
+  void (*merge_moments)(const BatchNormShape& shape, int64_t parts, const int64_t* counts, int64_t c_begin,
                         int64_t c_end, double* partial, C* mean, C* var);
   void (*coefficients)(const BatchNormShape& shape, const BatchNormChannels& channels, int64_t c_begin,
                        int64_t c_end, const BatchNormCoefficients<C>& result);
+  // y, plus `residual` where that is not null, and then the ReLU if that is asked for.
   void (*apply)(const BatchNormShape& shape, const BatchNormBlock& block, const T* x,
-                const BatchNormCoefficients<C>& coefficients, T* y);
+                const BatchNormCoefficients<C>& coefficients, const T* residual, bool relu, T* y);
+  // y itself, plus `residual` where that is not null, and then the ReLU if that is asked for, in place.
+  void (*finish)(const BatchNormShape& shape, const BatchNormBlock& block, const T* residual, bool relu,
+                 T* y);
 
   // running ← (1 − momentum)·running + momentum·batch, with the variance made unbiased from `count` values.
   void (*update)(T* running_mean, int64_t mean_stride, T* running_var, int64_t var_stride, const double* mean,
@@ -77,17 +93,22 @@ struct BatchNormBackwardKernels {
 
   // mean into center, column by column.
   void (*centers)(const BatchNormShape& shape, const double* mean, C* center);
-  // Σgrad and Σgrad·(x − center) of a block's columns into sums[0][c] and sums[1][c].
-  void (*sums)(const BatchNormShape& shape, const BatchNormBlock& block, const T* grad, const T* x,
-               const C* center, double* sums);
-  // Adds up partial [chunks][2][c], as `sums` leaves it, and writes all coefficients but center, and the
-  // gradients of the parameters.
-  void (*coefficients)(const BatchNormShape& shape, const BatchNormChunks& chunks, int64_t c_begin,
-                       int64_t c_end, double* partial, const BatchNormChannels& channels, bool training,
-                       const BatchNormCoefficients<C>& result, C* grad_weight, C* grad_bias);
-  // Without training the statistics are constants and grad_x = grad·scale.
-  void (*apply)(const BatchNormShape& shape, const BatchNormBlock& block, const T* grad, const T* x,
-                const BatchNormCoefficients<C>& coefficients, bool training, T* grad_x);
+  // Σg and Σg·(x − center) of a block's columns into sums[0][c] and sums[1][c].
+  void (*sums)(const BatchNormShape& shape, const BatchNormBlock& block, const BatchNormGradient<T>& gradient,
+               const BatchNormCoefficients<C>& coefficients, double* sums);
+  // Adds up partial [chunks][2][c], as `sums` leaves it: Σg and Σg·x̂ of the channels, exactly into partial[0]
+  // and rounded into grad_bias and grad_weight.
+  void (*add_up)(const BatchNormShape& shape, const BatchNormChunks& chunks, int64_t c_begin, int64_t c_end,
+                 const BatchNormChannels& channels, double* partial, C* grad_weight, C* grad_bias);
+  // From those sums of the channels, scale, slope and offset; share is 1 / values of a channel, or 0 where
+  // the statistics are constants.
+  void (*coefficients)(const BatchNormShape& shape, const BatchNormChannels& channels, int64_t c_begin,
+                       int64_t c_end, const double* sum, const double* sum_normal, double share,
+                       const BatchNormCoefficients<C>& result);
+  // Without training grad_x = g·scale. g itself goes to grad_residual where that is not null.
+  void (*apply)(const BatchNormShape& shape, const BatchNormBlock& block,
+                const BatchNormGradient<T>& gradient, const BatchNormCoefficients<C>& coefficients,
+                bool training, T* grad_x, T* grad_residual);
 };
 
 CNNEXT_DECLARE_KERNELS(BatchNormKernels, batch_norm_kernels)

@@ -40,7 +40,7 @@ class BatchNormMemory {
   BatchNormMemory(int64_t c, const BatchNormChunks& chunks)
       : c_(c), next_(workspace<double>(c * (2 * chunks.count + kCoefficients + kParameters))) {
     partial = take(2 * chunks.count);
-    coefficients = {take_compute(), take_compute(), take_compute(), take_compute()};
+    coefficients = {take_compute(), take_compute(), take_compute(), take_compute(), take_compute()};
   }
 
   double* take_parameter() { return take(1); }
@@ -49,7 +49,7 @@ class BatchNormMemory {
   BatchNormCoefficients<C> coefficients;
 
  private:
-  static constexpr int64_t kCoefficients = 4, kParameters = 4;
+  static constexpr int64_t kCoefficients = 5, kParameters = 4;
 
   double* take(int64_t values_per_column) {
     double* taken = next_;

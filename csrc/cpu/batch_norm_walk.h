@@ -106,15 +106,19 @@ CNNEXT_INLINE void for_each_vector(int64_t begin, int64_t end, const Step& step)
   step(end - L, L);
 }
 
-// kLanes<double> floats from p on, in double. (g++ 12 makes two conversions of __builtin_convertvector.)
-CNNEXT_INLINE Vec<double> load_wide(const float* p) {
+// The lower or the upper half of the lanes in double. (g++ 12 makes two conversions of
+// __builtin_convertvector.)
+template <int kHalf>
+CNNEXT_INLINE Vec<double> widen_half(Vec<float> v) {
 #if defined(__AVX512F__)
-  return reinterpret_cast<Vec<double>>(_mm512_cvtps_pd(_mm256_loadu_ps(p)));
+  return reinterpret_cast<Vec<double>>(
+      _mm512_cvtps_pd(_mm512_extractf32x8_ps(reinterpret_cast<__m512>(v), kHalf)));
 #elif defined(__AVX2__)
-  return reinterpret_cast<Vec<double>>(_mm256_cvtps_pd(_mm_loadu_ps(p)));
+  return reinterpret_cast<Vec<double>>(
+      _mm256_cvtps_pd(_mm256_extractf128_ps(reinterpret_cast<__m256>(v), kHalf)));
 #else
   Vec<double> wide;
-  for (int i = 0; i < kLanes<double>; ++i) wide[i] = static_cast<double>(p[i]);
+  for (int i = 0; i < kLanes<double>; ++i) wide[i] = static_cast<double>(v[kHalf * kLanes<double> + i]);
   return wide;
 #endif
 }
@@ -126,9 +130,7 @@ CNNEXT_INLINE double total(const V* sums) {
   if constexpr (__is_same(C, double)) {
     return horizontal_sum<double>(sum);
   } else {
-    float lanes[kLanes<float>];
-    store(lanes, sum);
-    return horizontal_sum<double>(load_wide(lanes) + load_wide(lanes + kLanes<double>));
+    return horizontal_sum<double>(widen_half<0>(sum) + widen_half<1>(sum));
   }
 }
 
@@ -149,16 +151,15 @@ struct SumType<bfloat16_t> {
 template <typename T>
 using sum_t = typename SumType<T>::type;
 
-// The first n values as sum_t<T>, like load_first.
-template <typename T>
-CNNEXT_INLINE Vec<sum_t<T>> load_for_sum(const T* p, int64_t n) {
-  if constexpr (__is_same(T, float)) {
-    if (n >= kLanes<double>) return load_wide(p);
-    Vec<double> wide{};
-    for (int64_t i = 0; i < n; ++i) wide[i] = static_cast<double>(p[i]);
-    return wide;
+// add(a, b, j) with the values as sum_t<T>: as they are for sum j of kAccumulators, or the two halves for two
+// sums.
+template <typename T, typename C = compute_t<T>, typename Add>
+CNNEXT_INLINE void add_to_sums(Vec<C> a, Vec<C> b, int j, const Add& add) {
+  if constexpr (__is_same(sum_t<T>, C)) {
+    add(a, b, j);
   } else {
-    return load_first(p, n);
+    add(widen_half<0>(a), widen_half<0>(b), 2 * (j % 2));
+    add(widen_half<1>(a), widen_half<1>(b), 2 * (j % 2) + 1);
   }
 }
 

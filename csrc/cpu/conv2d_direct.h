@@ -6,6 +6,7 @@
 #include "../torch/dispatch.h"
 #include "conv2d_direct_kernel.h"
 #include "conv2d_direct_weight_kernel.h"
+#include "conv2d_epilogue.h"
 #include "parallel.h"
 #include "workspace.h"
 
@@ -40,36 +41,57 @@ inline const char* direct_refuses(const Conv2dShape& shape, Conv2dPass pass) {
   return nullptr;
 }
 
+// The part of the output that a unit of a forward plan writes.
+inline BatchNormBlock direct_block(const GatherPlan& plan, int64_t unit) {
+  const int64_t channels = plan.groups * plan.out, plane = plan.h.out * plan.w.out;
+  if (plan.lanes == DirectLanes::images) {
+    const int64_t first = unit * plan.vector;
+    return {first * plane, smaller(first + plan.vector, plan.n) * plane, 0, channels};
+  }
+  const int64_t image = unit / plan.bands * plane, row = unit % plan.bands * plan.band_rows;
+  return {image + row * plan.w.out, image + smaller(row + plan.band_rows, plan.h.out) * plan.w.out, 0,
+          channels};
+}
+
 template <typename T>
 void direct_gather(const Conv2dShape& shape, bool backward, const Tensor& source, const Tensor& weight,
-                   const std::optional<Tensor>& bias, const Tensor& out, bool channels_last) {
+                   const std::optional<Tensor>& bias, const Tensor& out, bool channels_last,
+                   const Conv2dFusion<compute_t<T>>& fusion) {
   using C = compute_t<T>;
   const auto& kernels = conv2d_direct_kernels<T>();
   const GatherPlan plan = plan_gather(shape, backward, channels_last, channels_last, kernels.vector,
                                       sizeof(C), sizeof(C) != sizeof(T));
   const Tensor w = contiguous_as(weight, false);
   const int64_t work = shape.gemm_m() / plan.units() * shape.gemm_k() * shape.k;
+  if (fusion.epilogue) fusion.epilogue->expect(plan.units());
   parallel_for(plan.units(), work, [&](int64_t begin, int64_t end) {
-    kernels.gather(plan, data<T>(source), data<T>(w), data<T>(bias), mutable_data<T>(out),
-                   workspace<char>(plan.scratch_bytes(sizeof(C))), begin, end);
+    void* const scratch = workspace<char>(plan.scratch_bytes(sizeof(C)));
+    kernels.prepare(plan, data<T>(w), data<T>(bias), scratch);
+    for (int64_t unit = begin; unit < end; ++unit) {
+      kernels.gather(plan, data<T>(source), fusion.prologue, mutable_data<T>(out), scratch, unit,
+                     unit == begin);
+      if (fusion.epilogue) fusion.epilogue->finish(unit, direct_block(plan, unit));
+    }
   });
 }
 
 template <typename T>
 void direct_forward(const Conv2dShape& shape, const Tensor& x, const Tensor& weight,
-                    const std::optional<Tensor>& bias, const Tensor& output, bool channels_last) {
-  direct_gather<T>(shape, false, x, weight, bias, output, channels_last);
+                    const std::optional<Tensor>& bias, const Tensor& output, bool channels_last,
+                    const Conv2dFusion<compute_t<T>>& fusion) {
+  direct_gather<T>(shape, false, x, weight, bias, output, channels_last, fusion);
 }
 
 template <typename T>
 void direct_backward_input(const Conv2dShape& shape, const Tensor& grad, const Tensor& weight,
                            const Tensor& grad_input, bool channels_last) {
-  direct_gather<T>(shape, true, grad, weight, std::nullopt, grad_input, channels_last);
+  direct_gather<T>(shape, true, grad, weight, std::nullopt, grad_input, channels_last, {});
 }
 
 template <typename T>
 void direct_backward_weight(const Conv2dShape& shape, const Tensor& grad, const Tensor& x,
-                            const Tensor& grad_weight, const Tensor& grad_bias, bool channels_last) {
+                            const Conv2dPrologue<compute_t<T>>& prologue, const Tensor& grad_weight,
+                            const Tensor& grad_bias, bool channels_last) {
   using C = compute_t<T>;
   const auto& kernels = conv2d_direct_weight_kernels<T>();
   const WeightGradPlan plan = plan_weight_grad(shape, channels_last, channels_last, kernels.vector, sizeof(C),
@@ -79,7 +101,7 @@ void direct_backward_weight(const Conv2dShape& shape, const Tensor& grad, const 
   C* partials = mutable_data<C>(partials_tensor);
   const int64_t work = shape.gemm_m() / plan.chunks * shape.gemm_k() * shape.k;
   parallel_for(plan.chunks, work, [&](int64_t begin, int64_t end) {
-    kernels.backward_weight(plan, data<T>(grad), data<T>(x), partials,
+    kernels.backward_weight(plan, data<T>(grad), data<T>(x), prologue, partials,
                             workspace<char>(plan.scratch_bytes(sizeof(C))), begin, end);
   });
   kernels.add_partials(plan, partials, mutable_data<T>(grad_weight), mutable_data<T>(grad_bias),

@@ -112,15 +112,17 @@ static void images_block(const ImagesJob<C>& job, int64_t channels) {
 
 // `channels` planes of `images` images, image_size apart, into vectors over images with zeros to the left and
 // right of each row.
-template <typename T, typename C = compute_t<T>>
-static void pack_images(const GatherPlan& plan, const T* from, int64_t image_size, int64_t images, C* to) {
+template <typename T, typename Source, typename C = compute_t<T>>
+static void pack_images(const GatherPlan& plan, const T* from, int64_t image_size, int64_t images, C* to,
+                        const Source& source) {
   const int64_t width = plan.w.source, pixels = plan.h.source * width, pitch = plan.row_pitch / kLanes<C>;
   const int64_t left = -plan.w.first_offset();
   for (int64_t c = 0; c < plan.in; ++c, from += pixels, to += plan.plane) {
+    const auto map = source.of_channel(c);
     int64_t row = 0, col = 0;
     for (int64_t i = 0; i < pixels; i += kLanes<C>) {
       Vec<C> square[kLanes<C>] = {};
-      for (int64_t j = 0; j < images; ++j) square[j] = load_first(from + j * image_size + i, pixels - i);
+      for (int64_t j = 0; j < images; ++j) square[j] = map(load_first(from + j * image_size + i, pixels - i));
       transpose<C>(square);
       for (int64_t j = 0; j < smaller<int64_t>(kLanes<C>, pixels - i); ++j) {
         if (left + col >= 0 && left + col < pitch)

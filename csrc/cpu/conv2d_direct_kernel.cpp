@@ -19,10 +19,6 @@ namespace cnnext::CNNEXT_ISA {
 template <typename T, typename C = compute_t<T>>
 struct GatherJob {
   const GatherPlan& plan;
-  const T* source;
-  const T* weight;
-  const T* bias;
-  T* out;
   C* packed_weight;
   C* packed_bias;
   C* totals;
@@ -62,7 +58,7 @@ static void for_each_tap(const GatherPlan& plan, int64_t phase, const Run& run) 
 
 // [step][phase][block][source channel][tap][channel of the block], the order in which the tiles read.
 template <typename T, typename C>
-static void pack_weights(const GatherJob<T, C>& job) {
+static void pack_weights(const GatherJob<T, C>& job, const T* weight) {
   const GatherPlan& plan = job.plan;
   const bool depthwise = plan.lanes == DirectLanes::depthwise;
   C* to = job.packed_weight;
@@ -75,8 +71,8 @@ static void pack_weights(const GatherJob<T, C>& job) {
             for (int64_t i = 0; i < width; ++i) {
               const int64_t group = depthwise ? step * width + i : step, out = depthwise ? 0 : block + i;
               const bool there = group < plan.groups && out < plan.out;
-              *to++ = there ? to_compute(*weight_at(plan, job.weight, group, out, in, r * plan.w.taps + s))
-                            : C{0};
+              *to++ =
+                  there ? to_compute(*weight_at(plan, weight, group, out, in, r * plan.w.taps + s)) : C{0};
             }
           });
         }
@@ -86,14 +82,14 @@ static void pack_weights(const GatherJob<T, C>& job) {
 }
 
 template <typename T, typename C>
-static void pack_bias(const GatherJob<T, C>& job) {
+static void pack_bias(const GatherJob<T, C>& job, const T* bias) {
   const GatherPlan& plan = job.plan;
   for (int64_t i = 0; i < plan.bias_size; ++i) job.packed_bias[i] = 0;
-  if (!job.bias) return;
+  if (!bias) return;
   for (int64_t k = 0; k < plan.groups * plan.out; ++k) {
     const int64_t at =
         plan.lanes == DirectLanes::depthwise ? k : k / plan.out * plan.bias_step + k % plan.out;
-    job.packed_bias[at] = to_compute(job.bias[k]);
+    job.packed_bias[at] = to_compute(bias[k]);
   }
 }
 
@@ -197,67 +193,87 @@ static void compute_band(const GatherJob<T, C>& job, int64_t step, T* image, int
   }
 }
 
-// Vectors of images [begin, end), each with all its groups.
+// A vector of images, with all its groups.
 template <typename T, typename C>
-static void gather_images(const GatherJob<T, C>& job, int64_t begin, int64_t end) {
+static void gather_images(const GatherJob<T, C>& job, const T* source, const Conv2dPrologue<C>& prologue,
+                          T* out, int64_t unit) {
   const GatherPlan& plan = job.plan;
   const int64_t source_plane = plan.h.source * plan.w.source, out_plane = plan.h.out * plan.w.out;
   const int64_t source_size = plan.groups * plan.in * source_plane,
                 out_size = plan.groups * plan.out * out_plane;
-  fill_zero(job.packed_source, plan.source_size);
-  for (int64_t unit = begin; unit < end; ++unit) {
-    const int64_t first = unit * plan.vector, images = smaller(plan.vector, plan.n - first);
-    const T* source = job.source + first * source_size;
-    T* out = job.out + first * out_size;
-    for (int64_t group = 0; group < plan.groups; ++group, source += plan.in * source_plane) {
-      pack_images(plan, source, source_size, images, job.packed_source);
-      const C* weight = job.packed_weight + group * plan.weight_step;
-      for (int64_t block = 0, width; block < plan.out; block += width, out += width * out_plane) {
-        width = block_width(plan, block);
-        const C* bias = job.packed_bias + group * plan.bias_step + block;
-        images_block<C>({plan, job.packed_source, weight, bias, job.totals, job.buffer}, width);
-        unpack_images(job.buffer, width, out_plane, out, out_size, images);
-        weight += plan.in * plan.taps() * width;
-      }
+  const int64_t first = unit * plan.vector, images = smaller(plan.vector, plan.n - first);
+  source += first * source_size;
+  out += first * out_size;
+  for (int64_t group = 0; group < plan.groups; ++group, source += plan.in * source_plane) {
+    with_prologue(prologue.from(group * plan.in), [&](const auto& map) {
+      pack_images(plan, source, source_size, images, job.packed_source, map);
+    });
+    const C* weight = job.packed_weight + group * plan.weight_step;
+    for (int64_t block = 0, width; block < plan.out; block += width, out += width * out_plane) {
+      width = block_width(plan, block);
+      const C* bias = job.packed_bias + group * plan.bias_step + block;
+      images_block<C>({plan, job.packed_source, weight, bias, job.totals, job.buffer}, width);
+      unpack_images(job.buffer, width, out_plane, out, out_size, images);
+      weight += plan.in * plan.taps() * width;
     }
   }
 }
 
-template <typename T>
-static void gather(const GatherPlan& plan, const T* source, const T* weight, const T* bias, T* out,
-                   void* scratch, int64_t begin, int64_t end) {
-  using C = compute_t<T>;
+// A band of rows of one image.
+template <typename T, typename C>
+static void gather_band(const GatherJob<T, C>& job, const T* source, const Conv2dPrologue<C>& prologue,
+                        T* out, int64_t unit, bool first_unit) {
+  const GatherPlan& plan = job.plan;
+  const bool depthwise = plan.lanes == DirectLanes::depthwise;
+  const int64_t source_channels = plan.groups * plan.in, step_channels = depthwise ? plan.vector : plan.in;
+  const int64_t n = unit / plan.bands, first = unit % plan.bands * plan.band_rows;
+  const int64_t rows = smaller(plan.band_rows, plan.h.count(0) - first);
+  ImageView<const T> image =
+      image_view(source + n * source_channels * plan.h.source * plan.w.source, source_channels, plan.h.source,
+                 plan.w.source, plan.source_channels_last);
+  for (int64_t step = 0; step < plan.steps(); ++step, image.data += step_channels * image.channel) {
+    const bool edges = plan.bands > 1 || (first_unit && step == 0);
+    with_prologue(prologue.from(step * step_channels), [&](const auto& map) {
+      pack_band(plan, image, step, first, rows, edges, job.packed_source, map);
+    });
+    compute_band(job, step, out + n * plan.groups * plan.out * plan.h.out * plan.w.out, first, rows);
+  }
+}
+
+template <typename T, typename C = compute_t<T>>
+static GatherJob<T, C> job_in(const GatherPlan& plan, void* scratch) {
   C* packed = static_cast<C*>(scratch);
   C* const packed_bias = packed + plan.weight_size;
   C* const totals = packed_bias + plan.bias_size;
   C* const packed_source = totals + plan.totals_size();
   C* const buffer = packed_source + plan.source_size;
   auto* counts = reinterpret_cast<int64_t*>(buffer + plan.store_size);
-  const GatherJob<T> job{plan,        source, weight,        bias,   out,    packed,
-                         packed_bias, totals, packed_source, buffer, counts, counts + plan.phases()};
-  pack_weights(job);
-  pack_bias(job);
-  if (plan.lanes == DirectLanes::images) return gather_images(job, begin, end);
-  list_offsets(job);
-  const bool depthwise = plan.lanes == DirectLanes::depthwise;
-  const int64_t source_channels = plan.groups * plan.in, step_channels = depthwise ? plan.vector : plan.in;
-  for (int64_t unit = begin; unit < end; ++unit) {
-    const int64_t n = unit / plan.bands, first = unit % plan.bands * plan.band_rows;
-    const int64_t rows = smaller(plan.band_rows, plan.h.count(0) - first);
-    ImageView<const T> image =
-        image_view(source + n * source_channels * plan.h.source * plan.w.source, source_channels,
-                   plan.h.source, plan.w.source, plan.source_channels_last);
-    for (int64_t step = 0; step < plan.steps(); ++step, image.data += step_channels * image.channel) {
-      const bool edges = plan.bands > 1 || (unit == begin && step == 0);
-      pack_band(plan, image, step, first, rows, edges, packed_source);
-      compute_band(job, step, out + n * plan.groups * plan.out * plan.h.out * plan.w.out, first, rows);
-    }
+  return {plan, packed, packed_bias, totals, packed_source, buffer, counts, counts + plan.phases()};
+}
+
+template <typename T>
+static void prepare(const GatherPlan& plan, const T* weight, const T* bias, void* scratch) {
+  const auto job = job_in<T>(plan, scratch);
+  pack_weights(job, weight);
+  pack_bias(job, bias);
+  if (plan.lanes == DirectLanes::images) {
+    fill_zero(job.packed_source, plan.source_size);
+  } else {
+    list_offsets(job);
   }
 }
 
 template <typename T>
+static void gather(const GatherPlan& plan, const T* source, const Conv2dPrologue<compute_t<T>>& prologue,
+                   T* out, void* scratch, int64_t unit, bool first) {
+  const auto job = job_in<T>(plan, scratch);
+  if (plan.lanes == DirectLanes::images) return gather_images(job, source, prologue, out, unit);
+  gather_band(job, source, prologue, out, unit, first);
+}
+
+template <typename T>
 const Conv2dDirectKernels<T>& conv2d_direct_kernels() {
-  static constexpr Conv2dDirectKernels<T> table{kLanes<compute_t<T>>, gather<T>};
+  static constexpr Conv2dDirectKernels<T> table{kLanes<compute_t<T>>, prepare<T>, gather<T>};
   return table;
 }
 

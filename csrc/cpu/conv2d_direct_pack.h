@@ -3,6 +3,7 @@
 // in between know one layout and no edges.
 #pragma once
 
+#include "batch_norm_relu.h"
 #include "conv2d_direct_plan.h"
 #include "simd/transpose.h"
 
@@ -27,39 +28,44 @@ CNNEXT_INLINE void fill_zero(C* to, int64_t count) {
   for (int64_t i = 0; i < count; i += kLanes<C>) store(to + i, Vec<C>{});
 }
 
-template <typename T, typename C = compute_t<T>>
-CNNEXT_INLINE void copy_row(const T* from, int64_t step, C* to, int64_t count) {
+template <typename T, typename Map, typename C = compute_t<T>>
+CNNEXT_INLINE void copy_row(const T* from, int64_t step, C* to, int64_t count, const Map& map) {
   if (step == 1) {
-    for (int64_t i = 0; i < count; i += kLanes<C>) store(to + i, load_first(from + i, count - i));
+    for (int64_t i = 0; i < count; i += kLanes<C>)
+      store(to + i, map_first<C>(load_first(from + i, count - i), count - i, map));
   } else if (step == 2) {
     for (int64_t i = 0; i < count; i += kLanes<C>) {
       const int64_t rest = 2 * (count - i) - 1;
       const Vec<C> low = load_first(from + 2 * i, rest);
       const Vec<C> high = load_first(from + 2 * i + kLanes<C>, larger<int64_t>(0, rest - kLanes<C>));
-      store(to + i, even_lanes<C>(low, high));
+      store(to + i, map_first<C>(even_lanes<C>(low, high), count - i, map));
     }
   } else {
-    for (int64_t i = 0; i < count; ++i) to[i] = to_compute(from[i * step]);
+    for (int64_t i = 0; i < count; i += kLanes<C>) {
+      Vec<C> v{};
+      for (int j = 0; j < kLanes<C> && i + j < count; ++j) v[j] = to_compute(from[(i + j) * step]);
+      store(to + i, map_first<C>(v, count - i, map));
+    }
   }
 }
 
 // count pixels of `channels` neighbouring values each, pixel_step apart, into rows of their own, `plane`
 // apart.
-template <typename T, typename C = compute_t<T>>
+template <typename T, typename Source, typename C = compute_t<T>>
 static void split_channels(const T* from, int64_t pixel_step, C* to, int64_t plane, int64_t channels,
-                           int64_t count) {
+                           int64_t count, const Source& source) {
   if (channels * 4 <= kLanes<C>) {
-    for (int64_t i = 0; i < count; ++i) {
-      for (int64_t c = 0; c < channels; ++c) to[c * plane + i] = to_compute(from[i * pixel_step + c]);
-    }
+    for (int64_t c = 0; c < channels; ++c)
+      copy_row(from + c, pixel_step, to + c * plane, count, source.of_channel(c));
     return;
   }
   for (int64_t c = 0; c < channels; c += kLanes<C>) {
     const int64_t rest = channels - c;
+    const auto map = source.of_channels(c, rest);
     for (int64_t i = 0; i < count; i += kLanes<C>) {
       Vec<C> square[kLanes<C>] = {};
       for (int j = 0; j < kLanes<C> && i + j < count; ++j)
-        square[j] = load_first(from + (i + j) * pixel_step + c, rest);
+        square[j] = map_first<C>(load_first(from + (i + j) * pixel_step + c, rest), rest, map);
       transpose<C>(square);
       for (int j = 0; j < kLanes<C> && j < rest; ++j) store(to + (c + j) * plane + i, square[j]);
     }
@@ -69,9 +75,9 @@ static void split_channels(const T* from, int64_t pixel_step, C* to, int64_t pla
 // One source row into the padded row of every channel, split by column phase: phase f holds the columns
 // first + f, first + f + step, … What lies outside the image is zero; without `edges` it is so already, from
 // a band that lay in the same place (the copies past a row's end write zeros too).
-template <typename T, typename C = compute_t<T>>
-static void pack_row(const GatherPlan& plan, const ImageView<const T>& image, int64_t row, bool edges,
-                     C* to) {
+template <typename T, typename Source, typename C = compute_t<T>>
+static void pack_row(const GatherPlan& plan, const ImageView<const T>& image, int64_t row, bool edges, C* to,
+                     const Source& source) {
   const int64_t step = plan.w.source_step, pitch = plan.phase_pitch;
   const bool inside = row >= 0 && row < plan.h.source;
   for (int64_t f = 0; f < step; ++f, to += pitch) {
@@ -82,10 +88,11 @@ static void pack_row(const GatherPlan& plan, const ImageView<const T>& image, in
     if (end > begin) {
       const T* from = image.data + row * image.row + (col + begin * step) * image.col;
       if (plan.source_channels_last) {
-        split_channels(from, step * image.col, to + begin, plan.plane, plan.in, end - begin);
+        split_channels(from, step * image.col, to + begin, plan.plane, plan.in, end - begin, source);
       } else {
         for (int64_t c = 0; c < plan.in; ++c) {
-          copy_row(from + c * image.channel, step, to + c * plan.plane + begin, end - begin);
+          copy_row(from + c * image.channel, step, to + c * plan.plane + begin, end - begin,
+                   source.of_channel(c));
         }
       }
     }
@@ -94,9 +101,10 @@ static void pack_row(const GatherPlan& plan, const ImageView<const T>& image, in
 }
 
 // The same for depthwise lanes: a pixel is one vector of up to kLanes channels.
-template <typename T, typename C = compute_t<T>>
+template <typename T, typename Source, typename C = compute_t<T>>
 static void pack_row_of_vectors(const GatherPlan& plan, const ImageView<const T>& image, int64_t channels,
-                                int64_t row, bool edges, C* to) {
+                                int64_t row, bool edges, C* to, const Source& source) {
+  const auto map = source.of_channels(0, channels);
   const int64_t pitch = plan.row_pitch / kLanes<C>, col = plan.w.first_offset();
   const bool inside = row >= 0 && row < plan.h.source;
   const int64_t begin = inside ? smaller(pitch, larger<int64_t>(0, -col)) : pitch;
@@ -104,20 +112,21 @@ static void pack_row_of_vectors(const GatherPlan& plan, const ImageView<const T>
   if (edges) fill_zero(to, begin * kLanes<C>);
   const T* from = image.data + row * image.row + (col + begin) * image.col;
   for (int64_t i = begin; i < end; ++i, from += image.col)
-    store(to + i * kLanes<C>, load_first(from, channels));
+    store(to + i * kLanes<C>, map_first<C>(load_first(from, channels), channels, map));
   if (edges) fill_zero(to + end * kLanes<C>, (pitch - end) * kLanes<C>);
 }
 
-// The band of one step (a group, or a vector of depthwise channels) whose first output row is `first`.
-template <typename T, typename C = compute_t<T>>
+// The band of one step (a group, or a vector of depthwise channels) whose first output row is `first`; the
+// source begins at the step's first channel.
+template <typename T, typename Source, typename C = compute_t<T>>
 static void pack_band(const GatherPlan& plan, const ImageView<const T>& image, int64_t step, int64_t first,
-                      int64_t rows, bool edges, C* to) {
+                      int64_t rows, bool edges, C* to, const Source& source) {
   for (int64_t row = 0; row < plan.source_rows(rows); ++row, to += plan.row_pitch) {
     const int64_t source_row = first * plan.h.source_step + plan.h.first_offset() + row;
     if (plan.lanes == DirectLanes::depthwise) {
-      pack_row_of_vectors(plan, image, plan.groups - step * plan.vector, source_row, edges, to);
+      pack_row_of_vectors(plan, image, plan.groups - step * plan.vector, source_row, edges, to, source);
     } else {
-      pack_row(plan, image, source_row, edges, to);
+      pack_row(plan, image, source_row, edges, to, source);
     }
   }
 }

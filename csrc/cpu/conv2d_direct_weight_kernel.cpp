@@ -17,6 +17,7 @@ struct WeightGradJob {
   const WeightGradPlan& plan;
   const T* grad;
   const T* x;
+  Conv2dPrologue<C> prologue;  // of x
   C* packed_x;
   C* packed_grad;
   C* sums;       // [step][block][tap][lane], tap in the order of `places`
@@ -56,7 +57,7 @@ static void add_pixels_band(const WeightGradJob<T, C>& job, TapsJob<C> taps, int
     if constexpr (sizeof(T) == sizeof(C)) taps.grad = image.data;
     if (!plan.grad_in_place) {
       for (int64_t row = 0; row < taps.rows; ++row)
-        pack_row(rows, image, row, true, job.packed_grad + row * rows.row_pitch);
+        pack_row(rows, image, row, true, job.packed_grad + row * rows.row_pitch, SourceAsItIs<C>{});
       taps.grad = job.packed_grad;
     }
     image.data += rows.in * image.channel;
@@ -125,7 +126,10 @@ static void add_unit(const WeightGradJob<T, C>& job, int64_t unit, bool first_un
   taps.grad_step = x.vector;
   taps.last = pixels ? x.w.out - (taps.cols - 1) * x.vector : x.vector;
   for (int64_t step = 0; step < x.steps(); ++step) {
-    pack_band(x, image, step, first, taps.rows, x.bands > 1 || (first_unit && step == 0), job.packed_x);
+    const bool edges = x.bands > 1 || (first_unit && step == 0);
+    with_prologue(job.prologue.from(step * step_in), [&](const auto& source) {
+      pack_band(x, image, step, first, taps.rows, edges, job.packed_x, source);
+    });
     if (pixels) {
       add_pixels_band(job, taps, step, grads);
     } else {
@@ -153,7 +157,8 @@ static void add_lanes(const C* from, int64_t count, C* to) {
 }
 
 template <typename T>
-static void backward_weight(const WeightGradPlan& plan, const T* grad, const T* x, compute_t<T>* partials,
+static void backward_weight(const WeightGradPlan& plan, const T* grad, const T* x,
+                            const Conv2dPrologue<compute_t<T>>& prologue, compute_t<T>* partials,
                             void* scratch, int64_t begin, int64_t end) {
   using C = compute_t<T>;
   C* const packed_x = static_cast<C*>(scratch);
@@ -165,7 +170,8 @@ static void backward_weight(const WeightGradPlan& plan, const T* grad, const T* 
     C* const partial = partials + chunk * plan.partial_size();
     C* const own = pixels ? sums : partial;
     fill_zero(own, plan.sums);
-    const WeightGradJob<T> job{plan, grad, x, packed_x, packed_grad, own, own + plan.bias_sum(0), lists};
+    const WeightGradJob<T> job{plan, grad, x, prologue, packed_x, packed_grad, own, own + plan.bias_sum(0),
+                               lists};
     const int64_t last = plan.first_unit(chunk + 1);
     for (int64_t unit = plan.first_unit(chunk); unit < last; ++unit)
       add_unit(job, unit, unit == plan.first_unit(begin));

@@ -1,5 +1,5 @@
-// The implicit GEMM on tensors: scratch, threads, and the gathers of each pass. Tensors are dense in the
-// layout that `channels_last` says; weights are [k, c/g, r, s] or [k, r, s, c/g].
+// The implicit GEMM on tensors: scratch, threads, and the gathers of the forward pass and the input gradient.
+// Tensors are dense in the layout that `channels_last` says; weights are [k, c/g, r, s] or [k, r, s, c/g].
 #pragma once
 
 #include <algorithm>
@@ -7,6 +7,7 @@
 
 #include "../torch/checks.h"
 #include "../torch/dispatch.h"
+#include "conv2d_epilogue.h"
 #include "conv2d_kernel.h"
 #include "parallel.h"
 #include "workspace.h"
@@ -32,8 +33,9 @@ C* shared_buffer(int64_t count) {
 
 // Whether an activation already lies as the kernels read it: [n, h, w, c] in the compute type.
 template <typename T>
-bool lies_ready(const Tensor& x, bool channels_last) {
-  return sizeof(T) >= 4 && (channels_last || x.size(1) == 1 || x.size(2) * x.size(3) == 1);
+bool lies_ready(const Tensor& x, const Conv2dPrologue<compute_t<T>>& prologue, bool channels_last) {
+  return !prologue.center && sizeof(T) >= 4 &&
+         (channels_last || x.size(1) == 1 || x.size(2) * x.size(3) == 1);
 }
 
 // Images that are copied together: the copy should still be in the cache when it is read, and its buffer stay
@@ -43,17 +45,19 @@ inline int64_t images_per_batch(int64_t n, int64_t image_bytes) {
   return smaller(n, larger<int64_t>(1, kBatchBytes / larger<int64_t>(1, image_bytes)));
 }
 
-// Images [first, first + count) of an activation as [n, h, w, c] in the compute type: in place, or a copy.
+// Images [first, first + count) of an activation as [n, h, w, c] in the compute type: in place, or a copy. A
+// prologue makes it a copy, of a size that stays in the cache.
 template <SharedBuffer kWhich, typename T>
-const compute_t<T>* as_channels_last(const Tensor& x, bool channels_last, int64_t first, int64_t count) {
+const compute_t<T>* as_channels_last(const Tensor& x, const Conv2dPrologue<compute_t<T>>& prologue,
+                                     bool channels_last, int64_t first, int64_t count) {
   const int64_t c = x.size(1), plane = x.size(2) * x.size(3);
   const T* from = data<T>(x) + first * c * plane;
   if constexpr (sizeof(T) >= 4) {
-    if (lies_ready<T>(x, channels_last)) return from;
+    if (lies_ready<T>(x, prologue, channels_last)) return from;
   }
   auto* to = shared_buffer<kWhich, compute_t<T>>(count * c * plane);
   parallel_for(count * ceil_div(plane, kCopyPixels), kCopyPixels * c, [&](int64_t begin, int64_t end) {
-    conv2d_kernels<T>().to_channels_last(from, to, c, plane, channels_last, begin, end);
+    conv2d_kernels<T>().to_channels_last(from, prologue, to, c, plane, channels_last, begin, end);
   });
   return to;
 }
@@ -70,10 +74,26 @@ inline WeightLayout weight_layout(const Conv2dShape& shape, const Tensor& weight
   return {shape.group_k() * per_k, per_k, shape.r * shape.s, 1};
 }
 
+// Where the parts of a gather stand in the whole: the number of the first, and its first pixel.
+struct Conv2dParts {
+  Conv2dEpilogue* epilogue;
+  int64_t part, pixel;
+
+  // Tiles [tile_begin, tile_end) of `width` channels of a group, of block `block`.
+  void finish(const Conv2dGather& gather, int64_t block_pixels, int64_t width, int64_t group, int64_t block,
+              int64_t tile_begin, int64_t tile_end) const {
+    if (!epilogue) return;
+    const int64_t first = block * block_pixels, last = smaller(first + block_pixels, gather.pixels());
+    const int64_t channel = group * gather.out;
+    epilogue->finish(part + block, {pixel + first, pixel + last, channel + tile_begin * width,
+                                    channel + smaller(tile_end * width, gather.out)});
+  }
+};
+
 // One gather over the images that `gather.n` counts; `packed` holds its weights.
 template <typename T>
 void run_gather(const Conv2dGather& gather, const compute_t<T>* source, const compute_t<T>* packed,
-                const T* bias, T* out) {
+                const T* bias, T* out, const Conv2dParts& parts) {
   const auto& kernels = conv2d_kernels<T>();
   const Conv2dTiles tiles = kernels.tiles(gather.out);
   const int64_t channel_tiles = ceil_div(gather.out, tiles.channels);
@@ -88,17 +108,20 @@ void run_gather(const Conv2dGather& gather, const compute_t<T>* source, const co
       const int64_t block = task / shares / gather.groups;
       const int64_t last =
           smaller(shares, share + end - task);  // neighbouring shares use one panel of patches
-      kernels.gather(gather, source, packed, bias, out, scratch, group, block * tiles.pixels,
-                     channel_tiles * share / shares, channel_tiles * last / shares);
+      const int64_t tile_begin = channel_tiles * share / shares, tile_end = channel_tiles * last / shares;
+      kernels.gather(gather, source, packed, bias, out, scratch, group, block * tiles.pixels, tile_begin,
+                     tile_end);
+      parts.finish(gather, tiles.pixels, tiles.channels, group, block, tile_begin, tile_end);
       task += last - share;
     }
   });
 }
 
-// The gathers of a pass, all over the same source and into the same output.
+// The gathers of a pass, all over the same source and into the same output; with an epilogue there is one.
 template <typename T>
 void run_gathers(const std::vector<Conv2dGather>& gathers, const Tensor& source, const Tensor& weight,
-                 const Conv2dWeightSteps& steps, const T* bias, const Tensor& out, bool channels_last) {
+                 const Conv2dWeightSteps& steps, const T* bias, const Tensor& out, bool channels_last,
+                 const Conv2dFusion<compute_t<T>>& fusion) {
   using C = compute_t<T>;
   const auto& kernels = conv2d_kernels<T>();
   const int64_t width = kernels.tiles(gathers[0].out).channels;
@@ -115,15 +138,24 @@ void run_gathers(const std::vector<Conv2dGather>& gathers, const Tensor& source,
   }
   const int64_t n = source.size(0), image = source.size(1) * source.size(2) * source.size(3);
   const int64_t out_image = out.size(1) * out.size(2) * out.size(3);
-  const int64_t batch =
-      lies_ready<T>(source, channels_last) ? n : images_per_batch(n, image * static_cast<int64_t>(sizeof(C)));
+  const int64_t batch = lies_ready<T>(source, fusion.prologue, channels_last)
+                            ? n
+                            : images_per_batch(n, image * static_cast<int64_t>(sizeof(C)));
+  const auto parts_of = [&](int64_t images) {
+    return ceil_div(images * gathers[0].rows * gathers[0].cols, kernels.tiles(gathers[0].out).pixels);
+  };
+  if (fusion.epilogue)
+    fusion.epilogue->expect(n == 0 ? 0 : n / batch * parts_of(batch) + parts_of(n % batch));
   for (int64_t first = 0; first < n; first += batch) {
     const int64_t count = smaller(batch, n - first);
-    const C* from = as_channels_last<SharedBuffer::source, T>(source, channels_last, first, count);
+    const C* from =
+        as_channels_last<SharedBuffer::source, T>(source, fusion.prologue, channels_last, first, count);
+    const Conv2dParts parts{fusion.epilogue, first / batch * parts_of(batch),
+                            first * gathers[0].rows * gathers[0].cols};
     at = packed;
     for (Conv2dGather gather : gathers) {
       gather.n = count;
-      run_gather<T>(gather, from, at, bias, mutable_data<T>(out) + first * out_image);
+      run_gather<T>(gather, from, at, bias, mutable_data<T>(out) + first * out_image, parts);
       at += weight_tiles * width * gather.gemm_k();
     }
   }
@@ -131,7 +163,8 @@ void run_gathers(const std::vector<Conv2dGather>& gathers, const Tensor& source,
 
 template <typename T>
 void implicit_gemm_forward(const Conv2dShape& shape, const Tensor& x, const Tensor& weight,
-                           const std::optional<Tensor>& bias, const Tensor& output, bool channels_last) {
+                           const std::optional<Tensor>& bias, const Tensor& output, bool channels_last,
+                           const Conv2dFusion<compute_t<T>>& fusion) {
   const WeightLayout layout = weight_layout(shape, weight);
   std::vector<Conv2dTap> taps;
   for (int64_t r = 0; r < shape.r; ++r) {
@@ -160,7 +193,7 @@ void implicit_gemm_forward(const Conv2dShape& shape, const Tensor& x, const Tens
                             shape.r * shape.s,
                             channels_last};
   run_gathers<T>({gather}, x, weight, {layout.group, layout.k, layout.c}, data<T>(bias), output,
-                 channels_last);
+                 channels_last, fusion);
 }
 
 template <typename T>
@@ -205,61 +238,7 @@ void implicit_gemm_backward_input(const Conv2dShape& shape, const Tensor& grad, 
   if (untouched) fill_zeros<T>(grad_input);
   if (gathers.empty()) return;
   run_gathers<T>(gathers, grad, weight, {layout.group, layout.c, layout.k}, nullptr, grad_input,
-                 channels_last);
-}
-
-// A strip's pixels are summed in registers. Longer chains of float additions lose bits, so a short reduction
-// is cut too: the error grows with the chain and with the number of chains.
-inline Conv2dWeightPlan plan_weight(const Conv2dShape& shape, int64_t channel_tile) {
-  constexpr int64_t kLongestChain = 64, kFewestChains = 4;
-  Conv2dWeightPlan plan{shape, channel_tile, ceil_div(shape.group_k(), channel_tile), 1, 1, 1};
-  const int64_t pixels = smaller(kLongestChain, ceil_div(shape.gemm_m(), kFewestChains)),
-                per_image = shape.p * shape.q;
-  if (per_image <= pixels) {
-    plan.strip_rows = shape.p;
-    plan.strip_images = pixels / per_image;
-  } else {
-    plan.strip_rows = larger<int64_t>(1, pixels / shape.q);
-  }
-  const int64_t wanted = ceil_div(kWantedTasks, shape.groups * plan.tiles);
-  plan.chunks = larger<int64_t>(1, smaller(wanted, plan.strips()));
-  return plan;
-}
-
-template <typename T>
-void implicit_gemm_backward_weight(const Conv2dShape& shape, const Tensor& grad, const Tensor& x,
-                                   const Tensor& grad_weight, const Tensor& grad_bias, bool channels_last) {
-  using C = compute_t<T>;
-  const auto& kernels = conv2d_kernels<T>();
-  const int64_t image = larger(shape.c * shape.h * shape.w, shape.k * shape.p * shape.q);
-  const bool ready = lies_ready<T>(x, channels_last) && lies_ready<T>(grad, channels_last);
-  const int64_t batch = ready ? shape.n : images_per_batch(shape.n, image * static_cast<int64_t>(sizeof(C)));
-  Conv2dShape part = shape;
-  part.n = batch;
-  Conv2dWeightPlan plan = plan_weight(part, kernels.tiles(shape.group_k()).channels);
-  const int64_t chunk_step = shape.groups * plan.tiles * plan.task_sums();
-  C* const sums = shared_buffer<SharedBuffer::weight, C>(plan.chunks * chunk_step);
-  if (shape.n == 0) std::fill(sums, sums + chunk_step, C{0});
-  for (int64_t first = 0; first < shape.n; first += batch) {
-    plan.shape.n = smaller(batch, shape.n - first);
-    const C* x_data = as_channels_last<SharedBuffer::source, T>(x, channels_last, first, plan.shape.n);
-    const C* grad_data =
-        as_channels_last<SharedBuffer::second_source, T>(grad, channels_last, first, plan.shape.n);
-    const int64_t work = ceil_div(plan.shape.gemm_m(), plan.chunks) * shape.gemm_k() * plan.channel_tile;
-    parallel_for(plan.tasks(), work, [&](int64_t begin, int64_t end) {
-      for (int64_t task = begin; task < end; ++task) {
-        kernels.weight_sums(plan, x_data, grad_data, sums + task * plan.task_sums(), task, first == 0);
-      }
-    });
-  }
-  const int64_t reduce_work = plan.kReduceChannels * shape.r * shape.s * plan.channel_tile * plan.chunks;
-  parallel_for(plan.reduce_units(), reduce_work, [&](int64_t begin, int64_t end) {
-    for (int64_t unit = begin; unit < end; ++unit) {
-      const C* task_sums = sums + unit / plan.reduce_blocks() * plan.task_sums();
-      kernels.weight_reduce(plan, task_sums, chunk_step, mutable_data<T>(grad_weight),
-                            mutable_data<T>(grad_bias), unit);
-    }
-  });
+                 channels_last, {});
 }
 
 }  // namespace cnnext

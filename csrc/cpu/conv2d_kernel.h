@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "../common/conv2d_shape.h"
+#include "conv2d_prologue.h"
 #include "simd/isa.h"
 
 namespace cnnext {
@@ -81,8 +82,8 @@ struct Conv2dKernels {
 
   // Blocks [begin, end) of n · ceil(plane / kCopyPixels) of an activation into [n, plane, c]; `x` is dense in
   // the layout given, plane = h·w.
-  void (*to_channels_last)(const T* x, C* y, int64_t c, int64_t plane, bool channels_last, int64_t begin,
-                           int64_t end);
+  void (*to_channels_last)(const T* x, const Conv2dPrologue<C>& prologue, C* y, int64_t c, int64_t plane,
+                           bool channels_last, int64_t begin, int64_t end);
 
   // Tiles [begin, end) of groups × channel tiles, each [tap][in][channels], zero where a tile has no channel.
   void (*pack_weight)(const Conv2dGather& gather, const T* weight, const Conv2dWeightSteps& steps, C* packed,

@@ -2,6 +2,7 @@
 // channels_last, weights into tiles of lanes, and the panel of patches.
 #pragma once
 
+#include "batch_norm_relu.h"
 #include "conv2d_kernel.h"
 #include "simd/gemm_microkernel.h"
 #include "simd/transpose.h"
@@ -37,33 +38,49 @@ CNNEXT_INLINE void load_transposed(const T* from, int64_t step, int64_t rows, in
   transpose<C>(block);
 }
 
-// Blocks [begin, end) of kCopyPixels pixels of an image; the last one of an image may be shorter.
-template <typename T>
-static void to_channels_last(const T* x, compute_t<T>* y, int64_t channels, int64_t plane, bool channels_last,
-                             int64_t begin, int64_t end) {
-  using C = compute_t<T>;
+// Pixels [first, last) of an image of either layout.
+template <typename T, typename Source, typename C = compute_t<T>>
+static void copy_pixels(const T* x, C* y, int64_t channels, int64_t plane, bool channels_last, int64_t first,
+                        int64_t last, const Source& source) {
   constexpr int64_t kL = kLanes<C>;
-  const int64_t per_image = ceil_div(plane, kCopyPixels);
-  for (int64_t unit = begin; unit < end; ++unit) {
-    const int64_t image = unit / per_image * plane * channels, first = unit % per_image * kCopyPixels;
-    const int64_t last = smaller(plane, first + kCopyPixels);
+  if (channels_last && __is_same(Source, SourceAsItIs<C>)) {
+    for (int64_t i = first * channels, end = last * channels; i < end; i += kL)
+      store_first(y + i, load_first(x + i, end - i), end - i);
+    return;
+  }
+  for (int64_t c = 0; c < channels; c += kL) {
+    const int64_t rest = channels - c;
+    const auto map = source.of_channels(c, rest);
     if (channels_last) {
-      const int64_t start = image + first * channels, count = (last - first) * channels;
-      for (int64_t i = 0; i < count; i += kL) {
-        store_first(y + start + i, load_first(x + start + i, count - i), count - i);
+      for (int64_t pixel = first; pixel < last; ++pixel) {
+        const int64_t at = pixel * channels + c;
+        store_first(y + at, map(load_first(x + at, rest)), rest);
       }
       continue;
     }
-    for (int64_t c = 0; c < channels; c += kL) {
-      for (int64_t pixel = first; pixel < last; pixel += kL) {
-        Vec<C> block[kL];
-        load_transposed(x + image + c * plane + pixel, plane, channels - c, last - pixel, block);
-        C* to = y + image + pixel * channels + c;
-        for (int64_t j = 0; j < smaller(kL, last - pixel); ++j)
-          store_first(to + j * channels, block[j], channels - c);
-      }
+    for (int64_t pixel = first; pixel < last; pixel += kL) {
+      Vec<C> block[kL];
+      load_transposed(x + c * plane + pixel, plane, rest, last - pixel, block);
+      C* to = y + pixel * channels + c;
+      for (int64_t j = 0; j < smaller(kL, last - pixel); ++j)
+        store_first(to + j * channels, map(block[j]), rest);
     }
   }
+}
+
+// Blocks [begin, end) of kCopyPixels pixels of an image; the last one of an image may be shorter.
+template <typename T>
+static void to_channels_last(const T* x, const Conv2dPrologue<compute_t<T>>& prologue, compute_t<T>* y,
+                             int64_t channels, int64_t plane, bool channels_last, int64_t begin,
+                             int64_t end) {
+  const int64_t per_image = ceil_div(plane, kCopyPixels);
+  with_prologue(prologue, [&](const auto& source) {
+    for (int64_t unit = begin; unit < end; ++unit) {
+      const int64_t image = unit / per_image * plane * channels, first = unit % per_image * kCopyPixels;
+      copy_pixels(x + image, y + image, channels, plane, channels_last, first,
+                  smaller(plane, first + kCopyPixels), source);
+    }
+  });
 }
 
 // One vector of lanes of a weight tile: `live` output channels, from `weight` on, the other lanes zero. `to`
