@@ -3,7 +3,7 @@
 import pytest
 import torch
 from ours import own_backends, own_namespaces
-from test_conv_bn_relu import CASES, make_case, make_norm
+from test_conv_bn_relu import CASES, make_case, make_norm, of_torch
 
 import cnnext.functional as F
 from cnnext.testing import make_tensor
@@ -41,8 +41,9 @@ def test_opcheck_of_the_convolutions(channels_last, namespace):
 
 
 @pytest.mark.parametrize("namespace", own_namespaces("batch_norm_relu"))
-@both_layouts
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "channels_last"), [(torch.float32, False), (torch.bfloat16, True)], ids=["float32", "bfloat16"]
+)
 def test_opcheck_of_the_norms(dtype, channels_last, namespace):
     x, grad, residual = (
         make_tensor((2, 5, 4, 3), dtype, channels_last=channels_last, seed=seed, requires_grad=True)
@@ -52,7 +53,7 @@ def test_opcheck_of_the_norms(dtype, channels_last, namespace):
     opcheck(namespace, "batch_norm_relu", x, *norm, residual, True, eps)
     opcheck(namespace, "batch_norm_relu", x, *norm[:2], None, None, None, False, eps)
     output = getattr(torch.ops, namespace).batch_norm_relu(x, *norm, residual, True, eps).detach()
-    for arguments in ((output, True, eps), (None, True, eps), (None, False, eps)):
+    for arguments in ((output, True, eps), (None, True, eps)):
         opcheck(namespace, "batch_norm_relu_backward", grad, x, *norm, *arguments)
         opcheck(namespace, "batch_norm_relu_backward_sums", grad, x, *norm, *arguments)
     sums = make_tensor((5,), seed=4, requires_grad=True), make_tensor((5,), seed=5, requires_grad=True)
@@ -104,6 +105,26 @@ def test_autocast(training, backend):
         output = F.conv_bn_relu(*(t.clone() for t in tensors), training=training, **geometry)
     assert output.dtype == torch.bfloat16
     torch.testing.assert_close(output, F.conv_bn_relu(*narrow, training=training, **geometry), rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("backend", ["cpu"], indirect=True)
+def test_function_transforms_differentiate(training, backend):
+    tensors, geometry = make_case(CASES["3x3"], torch.float64)
+    weight = tensors[1][:, :1].expand(-1, 18, -1, -1).contiguous()
+
+    def loss(function):
+        def run(x):
+            norm = (t.clone() for t in tensors[3:7])
+            y = function(x, *tensors[1:3], *norm, training=training, **geometry)
+            norm = (t.clone() for t in tensors[3:7])
+            return function(y, weight, None, *norm, tensors[7], training=training, **geometry).square().sum()
+
+        return run
+
+    for transform in (torch.func.grad, lambda f: torch.func.grad(lambda x: torch.func.grad(f)(x).square().sum())):
+        gradients = [transform(loss(function))(tensors[0]) for function in (F.conv_bn_relu, of_torch)]
+        torch.testing.assert_close(*gradients)
 
 
 X, W, C3 = torch.ones(2, 4, 5, 5), torch.ones(3, 4, 3, 3), torch.ones(3)
@@ -174,3 +195,41 @@ def test_norms_of_16_bit_layers_have_one_dtype():
     assert F.conv_bn_relu(**arguments, **NORM).dtype == torch.bfloat16
     with pytest.raises(RuntimeError, match="of one dtype, but got `bn_weight` of torch.float32, `bn_bias` of"):
         F.conv_bn_relu(**arguments, **{**narrow, "bn_weight": C3})
+
+
+ONES = torch.ones(2, 3, 3, 3)
+PLAIN = ((1, 1), (0, 0), (1, 1), 1, False, False)
+NOTHING = (None, None, None, None, 0.0)
+NONSENSE = [
+    ("conv2d_statistics", (X[0], W, None, *NOTHING, *PLAIN)),
+    ("conv2d_statistics", (X, W.double(), None, *NOTHING, *PLAIN)),
+    ("conv2d_statistics", (X, W, torch.ones(2), *NOTHING, *PLAIN)),
+    ("conv2d_statistics", (X, W, None, torch.ones(4), None, None, None, 1e-5, *PLAIN)),
+    ("conv2d_statistics", (X, W, None, None, None, torch.ones(4), None, 1e-5, *PLAIN)),
+    ("conv2d_statistics", (X, W, None, C3, C3, None, None, 1e-5, *PLAIN)),
+    ("conv2d_statistics", (X, W, None, torch.ones(4), torch.ones(4), None, None, 0.0, *PLAIN)),
+    ("conv2d_statistics", (X, W, None, torch.ones(4), torch.ones(4), torch.ones(4).long(), None, 1e-5, *PLAIN)),
+    ("conv2d_residual_relu", (X, W, None, ONES[:1], True, *PLAIN)),
+    ("conv2d_residual_relu", (X, W, None, ONES.double(), True, *PLAIN)),
+    ("conv2d_residual_relu", (X.long(), W.long(), None, None, True, *PLAIN)),
+    ("conv2d_backward_weight_prologue", (ONES[:1], X, [3, 4, 3, 3], *[torch.ones(4)] * 4, 1e-5, *PLAIN)),
+    ("conv2d_backward_weight_prologue", (ONES, X, [3, 4, 3, 3], *[C3] * 4, 1e-5, *PLAIN)),
+    ("batch_norm_relu", (ONES[0], C3, C3, None, None, None, True, 1e-5)),
+    ("batch_norm_relu", (ONES, C3[:2], C3, None, None, None, True, 1e-5)),
+    ("batch_norm_relu", (ONES, C3, C3, None, None, ONES[:1], True, 1e-5)),
+    ("batch_norm_relu", (ONES, C3, C3, None, None, ONES.half(), True, 1e-5)),
+    ("batch_norm_relu", (ONES, C3, C3, None, None, None, True, 0.0)),
+    ("batch_norm_relu_backward", (ONES[:1], ONES, C3, C3, None, None, None, True, 1e-5)),
+    ("batch_norm_relu_backward", (ONES, ONES, C3, C3, None, None, ONES[:, :2], True, 1e-5)),
+    ("batch_norm_relu_backward_sums", (ONES, ONES, C3, C3.double(), None, None, None, True, 1e-5)),
+    ("batch_norm_relu_backward_apply", (ONES, ONES, C3, C3, None, None, None, C3[:1], C3, 18, True, 1e-5)),
+    ("batch_norm_relu_backward_apply", (ONES, ONES, C3, C3, None, None, None, C3, C3, 0, True, 1e-5)),
+]
+
+
+@pytest.mark.parametrize(
+    ("namespace", "op", "arguments"), [(n, *case) for case in NONSENSE for n in own_namespaces(case[0])]
+)
+def test_ops_refuse_nonsense(namespace, op, arguments):
+    with pytest.raises(RuntimeError, match="expected"):
+        getattr(getattr(torch.ops, namespace), op)(*arguments)

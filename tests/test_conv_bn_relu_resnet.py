@@ -1,0 +1,88 @@
+"""Whole training steps of ResNet-18 on the fused functions: what they keep in memory, and where they lead."""
+
+import itertools
+
+import fused_resnet
+import pytest
+import torch
+
+import cnnext
+from cnnext import models
+
+LEAST_SAVED = 0.30  # of what torch keeps for the backward pass
+
+
+def build(layers, seed=0):
+    torch.manual_seed(seed)
+    return models.ResNet18(layers=layers).init((1, 1, 32, 32))
+
+
+def saved_bytes(function, known):
+    """Bytes of the storages that autograd keeps for ``function()``, besides those of ``known`` tensors."""
+    storages, apart = {}, {tensor.untyped_storage().data_ptr() for tensor in known}
+
+    def pack(tensor):
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        kept = function()
+    assert kept.requires_grad
+    return sum(size for at, size in storages.items() if at not in apart)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_activations_kept_for_the_backward_pass(layout):
+    x = torch.randn(2, 1, 96, 96).contiguous(memory_format=layout)
+    theirs = build(torch.nn).to(memory_format=layout)
+    with cnnext.backend("cpu"):
+        ours = build(None).to(memory_format=layout)
+        fused = saved_bytes(lambda: fused_resnet.forward(ours, x), ours.parameters())
+    torchs = saved_bytes(lambda: theirs(x), theirs.parameters())
+    assert fused <= (1 - LEAST_SAVED) * torchs, f"{fused} bytes, torch keeps {torchs}"
+
+
+def losses(layers, layout, forward, steps=50):
+    """Loss of each step of a narrow ResNet-18 that learns ten noisy patterns."""
+    torch.manual_seed(0)
+    model = models.ResNet(((2, 64), (2, 32), (2, 32), (2, 32)), layers=layers).init((1, 1, 32, 32))
+    model.to(memory_format=layout)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    generator = torch.Generator().manual_seed(1)
+    patterns, found = torch.rand(10, 1, 32, 32, generator=generator), []
+    for _ in range(steps):
+        labels = torch.randint(10, (16,), generator=generator)
+        images = patterns[labels] + 0.5 * torch.randn(16, 1, 32, 32, generator=generator)
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(forward(model, images.contiguous(memory_format=layout)), labels)
+        loss.backward()
+        optimizer.step()
+        found.append(loss.item())
+    return torch.tensor(found)
+
+
+@pytest.mark.slow
+def test_fifty_steps_stay_within_the_spread_of_torchs_own():
+    """Rounding parts the losses of torch's own layouts and libraries; ours are no further from the nearest of those."""
+
+    def unfused(model, images):
+        return model(images)
+
+    contiguous, channels_last = torch.contiguous_format, torch.channels_last
+    torchs = [losses(torch.nn, layout, unfused) for layout in (contiguous, channels_last)]
+    with torch.backends.mkldnn.flags(enabled=False):
+        torchs.append(losses(torch.nn, contiguous, unfused))
+
+    def apart(a, b):
+        return (a - b).square().mean().sqrt().item()
+
+    spread = max(apart(a, b) for a, b in itertools.combinations(torchs, 2))
+    with cnnext.backend("cpu"):
+        ours = {
+            f"{name}, {layout}": losses(None, layout, forward)
+            for name, forward in (("fused", fused_resnet.forward), ("unfused", unfused))
+            for layout in (contiguous, channels_last)
+        }
+    for name, found in ours.items():
+        assert found[-10:].mean() < found[:10].mean() / 2
+        assert min(apart(found, peer) for peer in torchs) <= spread, name
