@@ -1,28 +1,18 @@
 // conv2d on the CPU: checks, outputs, registration.
-#include "../torch/conv2d_checks.h"
 #include "conv2d_passes.h"
+#include "conv2d_tensors.h"
 
 namespace cnnext {
 
 static Tensor conv2d(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
                      const Sizes& stride, const Sizes& padding, const Sizes& dilation, int64_t groups,
                      bool /*allow_tf32*/, bool /*allow_winograd*/) {
-  const Conv2dShape shape =
-      conv2d_shape(sizes_of(input), sizes_of(weight), stride, padding, dilation, groups);
-  check_same_dtype(input, "input", weight, "weight");
-  if (bias) {
-    check_shape(*bias, "bias", {shape.k});
-    check_same_dtype(input, "input", *bias, "bias");
-  }
-  const bool channels_last = is_channels_last(input) || is_channels_last(weight);
-  const Tensor output = empty(input, {shape.n, shape.k, shape.p, shape.q}, channels_last);
-  const Tensor x = contiguous_as(input, channels_last), w = contiguous_as(weight, is_channels_last(weight));
-  const std::optional<Tensor> b = bias ? std::optional(contiguous_as(*bias, false)) : std::nullopt;
+  const Convolution conv = checked_convolution(input, weight, bias, stride, padding, dilation, groups);
   dispatch_floating(input, "input", [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    conv2d_forward<T>(shape, x, w, b, output, channels_last, {});
+    conv2d_forward<typename decltype(tag)::type>(conv.shape, conv.x, conv.weight, conv.bias, conv.output,
+                                                 conv.channels_last, {});
   });
-  return output;
+  return conv.output;
 }
 
 static Tensor conv2d_backward_input(const Tensor& grad, const Tensor& weight, const Sizes& input_size,

@@ -1,9 +1,9 @@
 // The fused convolutions on the CPU: conv2d_statistics, conv2d_residual_relu and the weight gradient with a
 // prologue; checks, outputs, registration. The algorithms are those of conv2d: they normalise what they pack,
 // and hand every part of the output, while it is in the cache, to an epilogue of conv_bn_relu_epilogues.h.
-#include "../torch/conv2d_checks.h"
 #include "../torch/conv_bn_relu_checks.h"
 #include "conv2d_passes.h"
+#include "conv2d_tensors.h"
 #include "conv_bn_relu_epilogues.h"
 
 namespace cnnext {
@@ -43,32 +43,6 @@ Conv2dPrologue<compute_t<T>> prologue_of(const Tensor& input, const Norm& norm, 
   return {values, values + c, values + 2 * c};
 }
 
-// The tensors of a convolution, checked and dense.
-struct Convolution {
-  Conv2dShape shape;
-  bool channels_last;
-  Tensor x, weight, output;
-  Optional bias;
-};
-
-Convolution checked(const Tensor& input, const Tensor& weight, const Optional& bias, const Sizes& stride,
-                    const Sizes& padding, const Sizes& dilation, int64_t groups) {
-  const Conv2dShape shape =
-      conv2d_shape(sizes_of(input), sizes_of(weight), stride, padding, dilation, groups);
-  check_same_dtype(input, "input", weight, "weight");
-  if (bias) {
-    check_shape(*bias, "bias", {shape.k});
-    check_same_dtype(input, "input", *bias, "bias");
-  }
-  const bool channels_last = is_channels_last(input) || is_channels_last(weight);
-  return {shape,
-          channels_last,
-          contiguous_as(input, channels_last),
-          contiguous_as(weight, is_channels_last(weight)),
-          empty(input, {shape.n, shape.k, shape.p, shape.q}, channels_last),
-          bias ? Optional(contiguous_as(*bias, false)) : std::nullopt};
-}
-
 using Statistics = std::tuple<Tensor, Tensor, Tensor>;
 
 Statistics conv2d_statistics(const Tensor& input, const Tensor& weight, const Optional& bias,
@@ -76,7 +50,7 @@ Statistics conv2d_statistics(const Tensor& input, const Tensor& weight, const Op
                              const Optional& in_bias, double in_eps, const Sizes& stride,
                              const Sizes& padding, const Sizes& dilation, int64_t groups, bool /*allow_tf32*/,
                              bool /*allow_winograd*/) {
-  const Convolution conv = checked(input, weight, bias, stride, padding, dilation, groups);
+  const Convolution conv = checked_convolution(input, weight, bias, stride, padding, dilation, groups);
   const Norm norm{in_mean, in_var, in_weight, in_bias, in_eps};
   check_prologue(input, norm);
   const Tensor mean = channel_values(conv.output, conv.shape.k),
@@ -96,7 +70,7 @@ Tensor conv2d_residual_relu(const Tensor& input, const Tensor& weight, const Opt
                             const Optional& residual, bool relu, const Sizes& stride, const Sizes& padding,
                             const Sizes& dilation, int64_t groups, bool /*allow_tf32*/,
                             bool /*allow_winograd*/) {
-  const Convolution conv = checked(input, weight, bias, stride, padding, dilation, groups);
+  const Convolution conv = checked_convolution(input, weight, bias, stride, padding, dilation, groups);
   if (residual) {
     check_shape(*residual, "residual", sizes_of(conv.output));
     check_same_dtype(*residual, "residual", input, "input");
