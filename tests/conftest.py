@@ -24,7 +24,7 @@ from emulator import coverage  # noqa: E402
 import cnnext  # noqa: E402
 from cnnext.testing import present_backends  # noqa: E402
 
-pytest_plugins = ["emulator.plugin", "interpreted"]  # --emulator-counters; what Triton's interpreter is spared
+pytest_plugins = ["emulator.plugin", "interpreted"]  # --emulator-counters; what is slow interpreted
 
 FLAVOUR = os.environ.get("CNNEXT_EMULATED", "fast")  # or "traced", "sanitized": see tests/emulator/README.md
 NOT_EMULATED = emulated.unavailable()

@@ -36,7 +36,7 @@ def test_matches_reference(size, weight_size, arguments, dtype):
 
 @pytest.mark.parametrize("backend", OURS, indirect=True)
 def test_gradients_of_gradients():
-    tensors = [make_tensor(s, torch.float64, requires_grad=True) for s in ((2, 3, 9), (4, 3, 3), (4,))]
+    tensors = [make_tensor(s, torch.float64, requires_grad=True) for s in ((2, 2, 7), (3, 2, 3), (3,))]
     assert torch.autograd.gradcheck(F.conv1d, (*tensors, 2, 1))
     assert torch.autograd.gradgradcheck(F.conv1d, (*tensors, 2, 1))
 

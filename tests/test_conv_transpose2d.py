@@ -41,7 +41,7 @@ def test_matches_reference(size, weight_size, arguments, dtype, channels_last):
 
 @pytest.mark.parametrize("backend", OURS, indirect=True)
 def test_gradients_of_gradients():
-    tensors = [make_tensor(s, torch.float64, requires_grad=True) for s in ((2, 2, 3, 2), (2, 2, 3, 3), (2,))]
+    tensors = [make_tensor(s, torch.float64, requires_grad=True) for s in ((2, 2, 3, 2), (2, 1, 3, 2), (1,))]
     assert torch.autograd.gradcheck(F.conv_transpose2d, (*tensors, 2, 1, 1))
     assert torch.autograd.gradgradcheck(F.conv_transpose2d, (*tensors, 2, 1, 1))
 

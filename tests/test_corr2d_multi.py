@@ -45,7 +45,8 @@ def test_matches_reference(function, definition, peer, size, dtype):
 @pytest.mark.parametrize("backend", OURS, indirect=True)
 @pytest.mark.parametrize(("function", "definition", "peer", "size"), FUNCTIONS)
 def test_gradients_of_gradients(function, definition, peer, size):
-    tensors = [make_tensor(shape, torch.float64, requires_grad=True) for shape in ((3, 4, 5), size)]
+    few = (2, *size[1:]) if len(size) == 4 else size
+    tensors = [make_tensor(shape, torch.float64, requires_grad=True) for shape in ((3, 3, 4), few)]
     assert torch.autograd.gradcheck(function, tensors)
     assert torch.autograd.gradgradcheck(function, tensors)
 

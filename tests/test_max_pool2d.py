@@ -135,7 +135,7 @@ def test_unbatched_and_non_contiguous(backend):
 
 @pytest.mark.parametrize("arguments", [CASES[0][1], CASES[2][1], CASES[4][1]], ids=str)
 def test_derivatives_of_every_order(arguments, backend):
-    x = make_tensor((1, 2, 8, 7), torch.float64, requires_grad=True)
+    x = make_tensor((1, 2, 6, 5), torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: F.max_pool2d(x, **arguments), (x,))
     assert torch.autograd.gradgradcheck(lambda x: F.max_pool2d(x, **arguments), (x,))
 

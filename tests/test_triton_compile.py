@@ -85,6 +85,22 @@ def test_nothing_is_compiled_where_kernels_are_interpreted():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_kernel_compiles_for_every_target(target):
+    kernels = compiled("--targets", target, "--kinds", "float16", "--only", *ONE_OF_EACH)
+    assert_fit(kernels)
+    assert not [kernel for kernel in kernels if kernel["spill_bytes"]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["float16", "float32"])
+@pytest.mark.parametrize(("place", "case"), [*enumerate(ONE_OF_EACH)], ids=ONE_OF_EACH)
+def test_every_config_compiles_for_one_target(case, place, kind):
+    """The targets take turns; all of them together are exhaustive."""
+    assert_fit(compiled("--targets", TARGETS[place % 5], "--kinds", kind, "--every-config", "--only", case))
+
+
+@pytest.mark.slow
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("target", TARGETS)
 def test_configs_chosen_without_measuring_do_not_spill(target):

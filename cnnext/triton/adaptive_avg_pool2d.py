@@ -64,7 +64,7 @@ def adaptive_avg_pool2d(input: torch.Tensor, output_size: Ints) -> torch.Tensor:
             **strides("x", "nchw", input),
         },
         _constants(last, input.shape, output_size),
-        hints=(taps_r * taps_s, int(last)),
+        hints=(taps_r * taps_s, int(last), count),
     )
     return output
 

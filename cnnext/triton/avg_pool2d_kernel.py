@@ -13,8 +13,17 @@ Limits: sums in float32, in float64 for float64; TAPS_R, WINDOWS_P, … are the 
 import triton
 import triton.language as tl
 
-from cnnext.triton.launch import Kernel
-from cnnext.triton.pool2d_kernel import CONFIGS, block_offsets, divide, first_inside, place, pool_cost
+from cnnext.triton.launch import Kernel, block
+from cnnext.triton.pool2d_kernel import (
+    CONFIGS,
+    block_offsets,
+    divide,
+    first_inside,
+    place,
+    pool_cost,
+    pool_fits,
+    pool_interpreted,
+)
 
 
 @triton.jit
@@ -130,20 +139,34 @@ def adaptive_avg_pool2d_backward_kernel(
 
 
 def adaptive_cost(config, target, hints):
-    """As many taps side by side as a window has, and neighbours in memory for a warp. Hints: (taps, LAST)."""
-    taps, last = hints
+    """As many taps side by side as a window has, and neighbours in memory for a warp. Hints: (taps, LAST, windows)."""
+    taps, last, _ = hints
     wanted = min(taps, 8 if last else 512)
     return abs(config.kwargs["BLOCK_T"] - wanted)
 
 
-FORWARD = Kernel(avg_pool2d_forward_kernel, CONFIGS, cost=pool_cost)
-BACKWARD = Kernel(avg_pool2d_backward_kernel, CONFIGS, cost=pool_cost)
+def adaptive_fits(config, target, kind, hints):
+    """Whether few enough values are added one after the other not to lose digits."""
+    return hints[0] <= 64 * config.kwargs["BLOCK_T"]
+
+
+def adaptive_interpreted(kind, hints):
+    """Blocks for the interpreter."""
+    taps, _, windows = hints
+    t = block(taps, 512)
+    return {"BLOCK_M": block(windows, 2**17 // t), "BLOCK_T": t}
+
+
+FORWARD = Kernel(avg_pool2d_forward_kernel, CONFIGS, pool_fits, pool_cost, pool_interpreted)
+BACKWARD = Kernel(avg_pool2d_backward_kernel, CONFIGS, pool_fits, pool_cost, pool_interpreted)
 ADAPTIVE_FORWARD = Kernel(
     adaptive_avg_pool2d_forward_kernel,
     configs=tuple(
         triton.Config({"BLOCK_M": block_m, "BLOCK_T": block_t}, num_warps=4)
         for block_m, block_t in ((1, 512), (4, 128), (64, 8), (256, 1), (32, 64))
     ),
+    fits=adaptive_fits,
     cost=adaptive_cost,
+    interpreted=adaptive_interpreted,
 )
-ADAPTIVE_BACKWARD = Kernel(adaptive_avg_pool2d_backward_kernel, CONFIGS, cost=pool_cost)
+ADAPTIVE_BACKWARD = Kernel(adaptive_avg_pool2d_backward_kernel, CONFIGS, pool_fits, pool_cost, pool_interpreted)

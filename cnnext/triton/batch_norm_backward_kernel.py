@@ -11,7 +11,7 @@ is grad_x = a·g + b·(x − center) + c.
 import triton
 import triton.language as tl
 
-from cnnext.triton.batch_norm_kernel import CHANNELS, TILES, tile_cost, tiles
+from cnnext.triton.batch_norm_kernel import CHANNELS, TILES, tile_cost, tile_interpreted
 from cnnext.triton.launch import Kernel
 
 
@@ -120,6 +120,6 @@ def batch_norm_backward_apply_kernel(
     tl.store(gx_ptr + (offs_c * gx_c)[:, None] + n * gx_n + i * gx_i, gx_tile.to(gx_ptr.dtype.element_ty), mask=mask)
 
 
-BACKWARD_SUMS = Kernel(batch_norm_backward_sums_kernel, TILES, cost=tile_cost, tiles=tiles)
+BACKWARD_SUMS = Kernel(batch_norm_backward_sums_kernel, TILES, cost=tile_cost, interpreted=tile_interpreted)
 BACKWARD_COEFFICIENTS = Kernel(batch_norm_backward_coefficients_kernel, CHANNELS)
-BACKWARD_APPLY = Kernel(batch_norm_backward_apply_kernel, TILES, cost=tile_cost, tiles=tiles)
+BACKWARD_APPLY = Kernel(batch_norm_backward_apply_kernel, TILES, cost=tile_cost, interpreted=tile_interpreted)

@@ -15,7 +15,7 @@ Limit: (x − mean)² must not overflow.
 import triton
 import triton.language as tl
 
-from cnnext.triton.launch import Kernel
+from cnnext.triton.launch import Kernel, block
 
 
 @triton.jit
@@ -152,7 +152,7 @@ def _tile(block_c, block_s, warps=4):
     return triton.Config({"BLOCK_C": block_c, "BLOCK_S": block_s}, num_warps=warps)
 
 
-TILES = (_tile(1, 1024), _tile(8, 128), _tile(32, 32), _tile(64, 16), _tile(64, 64, 8), _tile(4, 1024, 8))
+TILES = (_tile(1, 1024), _tile(8, 128), _tile(32, 32), _tile(64, 16, 8), _tile(64, 64, 8), _tile(4, 1024, 8))
 CHANNELS = tuple(triton.Config({"BLOCK": block}, num_warps=1) for block in (32, 128))
 
 
@@ -162,12 +162,14 @@ def tile_cost(config, target, hints):
     return abs(config.kwargs["BLOCK_C"] - (min(channels, 64) if last else 1)) + config.kwargs["BLOCK_S"] / 4096
 
 
-def tiles(config, hints):
-    """Tiles of channels × samples."""
-    return triton.cdiv(hints[0], config.kwargs["BLOCK_C"]) * triton.cdiv(hints[2], config.kwargs["BLOCK_S"])
+def tile_interpreted(kind, hints):
+    """Blocks for the interpreter."""
+    channels, _, samples = hints
+    c = block(channels, 64)
+    return {"BLOCK_C": c, "BLOCK_S": block(samples, 2**17 // c)}
 
 
-MOMENTS = Kernel(batch_norm_moments_kernel, TILES, cost=tile_cost, tiles=tiles)
+MOMENTS = Kernel(batch_norm_moments_kernel, TILES, cost=tile_cost, interpreted=tile_interpreted)
 COEFFICIENTS = Kernel(batch_norm_coefficients_kernel, CHANNELS)
-APPLY = Kernel(batch_norm_apply_kernel, TILES, cost=tile_cost, tiles=tiles)
+APPLY = Kernel(batch_norm_apply_kernel, TILES, cost=tile_cost, interpreted=tile_interpreted)
 UPDATE = Kernel(batch_norm_update_kernel, CHANNELS, repeatable=False)

@@ -2,7 +2,7 @@
 
 The cost of an implicit GEMM is counted, not timed: waves of tiles over the multiprocessors, each tile as long as its
 products and the reading of its operands take. Hints: (gemm_m, gemm_n, gemm_k, number of GEMMs side by side, 1 if
-operands are read value by value else 0).
+operands are read value by value else 0, how much of gemm_k a step can take).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cnnext.triton.conv2d_depthwise_kernel import (
     conv2d_forward_depthwise_kernel,
 )
 from cnnext.triton.conv2d_forward_kernel import conv2d_forward_implicit_gemm_kernel
-from cnnext.triton.launch import Hints, Kernel
+from cnnext.triton.launch import Hints, Kernel, block
 from cnnext.triton.target import Target
 
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "tf32": 4, "float64": 8}
@@ -49,7 +49,6 @@ GEMM_CONFIGS = (
     _gemm(64, 32, 32, 4, 3),
     _gemm(64, 16, 32, 4, 3),
     _gemm(32, 32, 32, 4, 3),
-    _gemm(128, 128, 16, 8, 2),
     _gemm(64, 64, 16, 4, 3),
     _gemm(64, 32, 16, 4, 3),
     _gemm(32, 32, 16, 4, 3),
@@ -68,7 +67,7 @@ def gemm_fits(config: triton.Config, on: Target, kind: str, hints: Hints) -> boo
     if config.num_stages * (m + n) * k * ITEMSIZE[kind] > on.shared_bytes:
         return False
     if on.capability == 0:
-        return m * n <= 128 * 128 and (k == 16 or kind != "float32")
+        return k == 16 or kind != "float32"
     if kind in ("float16", "bfloat16", "tf32") and on.tensor_cores:
         if k == 16 or (on.sums_lie_apart and m < 64) or (hints[4] and m * n + (m + n) * k > MOST_KEPT * threads):
             return False
@@ -80,21 +79,26 @@ def gemm_fits(config: triton.Config, on: Target, kind: str, hints: Hints) -> boo
 def gemm_cost(config: triton.Config, on: Target, hints: Hints) -> float:
     """Time of a GEMM of these sizes, in products of one tile after another."""
     m, n, k = (config.kwargs[f"BLOCK_{axis}"] for axis in "MNK")
-    gemm_m, gemm_n, gemm_k, count, _ = hints
+    gemm_m, gemm_n, gemm_k, count, *_ = hints
     tiles = triton.cdiv(gemm_m, m) * triton.cdiv(gemm_n, n) * count
     waves = max(tiles / on.processors, 1.0)
     return waves * triton.cdiv(gemm_k, k) * k * (m * n + OPERAND_READ * (m + n))
 
 
-def gemm_tiles(config: triton.Config, hints: Hints) -> float:
-    """Tiles of a GEMM, steps of gemm_k counted."""
-    counts = [triton.cdiv(size, config.kwargs[f"BLOCK_{axis}"]) for size, axis in zip(hints[:3], "MNK", strict=True)]
-    return counts[0] * counts[1] * counts[2]
+def gemm_interpreted(kind: str, hints: Hints) -> dict[str, int]:
+    """Blocks for the interpreter, as deep in float32 as those of a GPU, for sums of more would round otherwise."""
+    gemm_m, gemm_n, *_, step = hints
+    n, k = block(gemm_n, 512, least=16), block(step, 16 if kind == "float32" else 256, least=16)
+    return {"BLOCK_M": block(gemm_m, 2**18 // max(n, k), least=16), "BLOCK_N": n, "BLOCK_K": k}
 
 
-FORWARD = Kernel(conv2d_forward_implicit_gemm_kernel, GEMM_CONFIGS, gemm_fits, gemm_cost, gemm_tiles)
-BACKWARD_INPUT = Kernel(conv2d_backward_input_implicit_gemm_kernel, GEMM_CONFIGS, gemm_fits, gemm_cost, gemm_tiles)
-BACKWARD_WEIGHT = Kernel(conv2d_backward_weight_implicit_gemm_kernel, GEMM_CONFIGS, gemm_fits, gemm_cost, gemm_tiles)
+def _gemm_kernel(function: Any) -> Kernel:
+    return Kernel(function, GEMM_CONFIGS, gemm_fits, gemm_cost, gemm_interpreted)
+
+
+FORWARD = _gemm_kernel(conv2d_forward_implicit_gemm_kernel)
+BACKWARD_INPUT = _gemm_kernel(conv2d_backward_input_implicit_gemm_kernel)
+BACKWARD_WEIGHT = _gemm_kernel(conv2d_backward_weight_implicit_gemm_kernel)
 
 
 def _depthwise(block_m: int, block_n: int) -> triton.Config:
@@ -111,13 +115,15 @@ def depthwise_cost(config: triton.Config, on: Target, hints: Hints) -> float:
     return abs(config.kwargs["BLOCK_N"] - wanted)
 
 
-def depthwise_tiles(config: triton.Config, hints: Hints) -> float:
-    """Tiles of pixels × channels."""
-    return triton.cdiv(hints[2], config.kwargs["BLOCK_M"]) * triton.cdiv(hints[0], config.kwargs["BLOCK_N"])
+def depthwise_interpreted(kind: str, hints: Hints) -> dict[str, int]:
+    """Blocks for the interpreter."""
+    channels, _, pixels = hints
+    n = block(channels, 64)
+    return {"BLOCK_M": block(pixels, 2**17 // n), "BLOCK_N": n}
 
 
 def _depthwise_kernel(function: Any) -> Kernel:
-    return Kernel(function, DEPTHWISE_CONFIGS, cost=depthwise_cost, tiles=depthwise_tiles)
+    return Kernel(function, DEPTHWISE_CONFIGS, cost=depthwise_cost, interpreted=depthwise_interpreted)
 
 
 FORWARD_DEPTHWISE = _depthwise_kernel(conv2d_forward_depthwise_kernel)

@@ -92,7 +92,7 @@ def forward(
         smallest = min(config.kwargs["BLOCK_M"] for config in FORWARD.configs)
         tiles = images * triton.cdiv(pixels, smallest)  # whatever the config; rows that it does not need stay zero
         sums = torch.zeros((tiles, 2, shape.k), dtype=accumulator_dtype(x), device=x.device)
-    narrow = int(flat or x.stride(1) != 1)
+    narrow, depth = int(flat or x.stride(1) != 1), shape.group_c * shape.r * shape.s
     launch(
         FORWARD,
         x,
@@ -121,7 +121,7 @@ def forward(
             **precision(x, allow_tf32),
             **epilogue.constants(),
         },
-        hints=(pixels, shape.group_k, shape.group_c * shape.r * shape.s, images * shape.groups, narrow),
+        hints=(pixels, shape.group_k, depth, images * shape.groups, narrow, depth if flat else shape.group_c),
     )
     return sums
 
@@ -171,6 +171,7 @@ def backward_input(
             triton.cdiv(shape.group_k * shape.r * shape.s, steps[0] * steps[1]),
             shape.groups * shape.stride[0] * shape.stride[1],
             int(flat or grad.stride(1) != 1),
+            shape.group_k * shape.r * shape.s if flat else shape.group_k,
         ),
     )
 
@@ -185,6 +186,7 @@ def backward_weight(
     splits = splits_for(x, tiles, steps, least_steps=2)
     partial = empty(grad, (splits, *grad_weight.shape), accumulator_dtype(grad))
     narrow = int(x.stride(1) != 1 or grad.stride(1) != 1 or shape.group_c < FEW_CHANNELS)
+    each = triton.cdiv(shape.pixels, splits)
     launch(
         BACKWARD_WEIGHT,
         grad,
@@ -206,6 +208,6 @@ def backward_weight(
             **strides("x", "nchw", x),
         },
         {**shape.constants(), "LAST": any_channels_last(x), **precision(grad, allow_tf32)},
-        hints=(shape.group_k, columns, triton.cdiv(shape.pixels, splits), shape.groups * splits, narrow),
+        hints=(shape.group_k, columns, each, shape.groups * splits, narrow, each),
     )
     sum_partials(partial, grad_weight)

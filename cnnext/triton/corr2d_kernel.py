@@ -11,7 +11,7 @@ Source: "Dive into Deep Learning", section 7.2.
 import triton
 import triton.language as tl
 
-from cnnext.triton.launch import Kernel
+from cnnext.triton.launch import Kernel, block
 
 
 @triton.jit
@@ -73,6 +73,7 @@ WINDOWS = Kernel(
     cost=lambda config, target, hints: abs(
         hints[0] * hints[1] / (2 * target.processors) - config.kwargs["BLOCK_P"] * config.kwargs["BLOCK_Q"]
     ),
+    interpreted=lambda kind, hints: {"BLOCK_P": block(hints[0], 256), "BLOCK_Q": block(hints[1], 256)},
 )
 BACKWARD_KERNEL = Kernel(
     corr2d_backward_kernel_kernel,
@@ -81,4 +82,5 @@ BACKWARD_KERNEL = Kernel(
         for block_t, block_m in ((1, 1024), (4, 512), (16, 128))
     ),
     cost=lambda config, target, hints: abs(hints[0] - config.kwargs["BLOCK_T"]),
+    interpreted=lambda kind, hints: {"BLOCK_T": block(hints[0], 64), "BLOCK_M": 1024},
 )

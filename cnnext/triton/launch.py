@@ -19,11 +19,9 @@ from cnnext.triton.target import Target
 Hints = tuple[int, ...]
 
 
-def _elements(config: triton.Config) -> int:
-    product = 1
-    for value in config.kwargs.values():
-        product *= value
-    return product
+def block(size: int, most: int, least: int = 1) -> int:
+    """The power of two that holds ``size``, between ``least`` and ``most``: a side of a block for the interpreter."""
+    return max(least, min(triton.next_power_of_2(max(size, 1)), most))
 
 
 @dataclass(eq=False)
@@ -36,7 +34,8 @@ class Kernel:
         fits: ``fits(config, target, kind, hints)`` says whether a target's limits allow a config for a kind of
             numbers: the name of a dtype, or "tf32".
         cost: ``cost(config, target, hints)``: the config with the least is the heuristic's choice.
-        tiles: ``tiles(config, hints)``: how many tiles are walked, all programs taken together.
+        interpreted: ``interpreted(kind, hints)``: the values of a config for the interpreter, which pays per operation
+            more than per element: blocks as large as what there is to do, or as memory holds.
         repeatable: whether running it twice changes nothing; else it is not measured.
     """
 
@@ -44,7 +43,7 @@ class Kernel:
     configs: tuple[triton.Config, ...]
     fits: Callable[[triton.Config, Target, str, Hints], bool] = lambda config, target, kind, hints: True
     cost: Callable[[triton.Config, Target, Hints], float] = lambda config, target, hints: 0.0
-    tiles: Callable[[triton.Config, Hints], float] = lambda config, hints: 1 / _elements(config)
+    interpreted: Callable[[str, Hints], dict[str, int]] | None = None
     repeatable: bool = True
     _ranked: dict[Any, list[triton.Config]] = field(default_factory=dict)
 
@@ -54,19 +53,14 @@ class Kernel:
         return self.function.__name__
 
     def ranked(self, on: Target, kind: str, hints: Hints) -> list[triton.Config]:
-        """The configs that fit, in the order in which to try them; at least one.
-
-        The interpreter pays per operation more than per element: there the fewest tiles come first, of equally few
-        the smallest.
-        """
+        """The configs that fit, in the order in which to try them; at least one."""
         key = (on, kind, hints)
         if key not in self._ranked:
             fitting = [config for config in self.configs if self.fits(config, on, kind, hints)]
-            if on is target.INTERPRETER:
-                self._ranked[key] = sorted(fitting, key=lambda config: (self.tiles(config, hints), _elements(config)))
-            else:
-                self._ranked[key] = sorted(fitting, key=lambda config: self.cost(config, on, hints))
             assert fitting, f"no config of {self.name} for {kind} fits {on}"
+            self._ranked[key] = sorted(fitting, key=lambda config: self.cost(config, on, hints))
+            if on is target.INTERPRETER and self.interpreted is not None:
+                self._ranked[key].insert(0, triton.Config(self.interpreted(kind, hints)))
         return self._ranked[key]
 
 

@@ -14,7 +14,15 @@ import triton
 import triton.language as tl
 
 from cnnext.triton.launch import Kernel
-from cnnext.triton.pool2d_kernel import CONFIGS, block_offsets, first_inside, place, pool_cost
+from cnnext.triton.pool2d_kernel import (
+    CONFIGS,
+    block_offsets,
+    first_inside,
+    place,
+    pool_cost,
+    pool_fits,
+    pool_interpreted,
+)
 
 
 @triton.jit
@@ -92,6 +100,6 @@ def max_pool2d_gather_kernel(
     tl.store(y_ptr + offs, value, mask=mask)
 
 
-FORWARD = Kernel(max_pool2d_forward_kernel, CONFIGS, cost=pool_cost)
-BACKWARD = Kernel(max_pool2d_backward_kernel, CONFIGS, cost=pool_cost)
-GATHER = Kernel(max_pool2d_gather_kernel, CONFIGS, cost=pool_cost)
+FORWARD = Kernel(max_pool2d_forward_kernel, CONFIGS, pool_fits, pool_cost, pool_interpreted)
+BACKWARD = Kernel(max_pool2d_backward_kernel, CONFIGS, pool_fits, pool_cost, pool_interpreted)
+GATHER = Kernel(max_pool2d_gather_kernel, CONFIGS, pool_fits, pool_cost, pool_interpreted)

@@ -8,6 +8,8 @@ likewise.
 import triton
 import triton.language as tl
 
+from cnnext.triton.launch import block
+
 
 @triton.jit
 def block_offsets(BLOCK: tl.constexpr, WIDE: tl.constexpr):
@@ -44,7 +46,19 @@ def divide(a, b):
     return a / b if a.dtype == tl.float64 else tl.div_rn(a, b)
 
 
-CONFIGS = tuple(triton.Config({"BLOCK": block}, num_warps=4) for block in (256, 512, 1024, 4096))
+CONFIGS = tuple(
+    triton.Config({"BLOCK": size}, num_warps=warps) for size, warps in ((256, 4), (512, 4), (1024, 4), (4096, 16))
+)
+
+
+def pool_fits(config, target, kind, hints):
+    """Whether a thread has room for its values: four in float64, else eight."""
+    return config.kwargs["BLOCK"] <= 32 * config.num_warps * (4 if kind == "float64" else 8)
+
+
+def pool_interpreted(kind, hints):
+    """Blocks for the interpreter."""
+    return {"BLOCK": block(hints[0], 2**16)}
 
 
 def pool_cost(config, target, hints):

@@ -9,7 +9,7 @@ takes no atomics, so that the bits are the same every time.
 import triton
 import triton.language as tl
 
-from cnnext.triton.launch import Kernel
+from cnnext.triton.launch import Kernel, block
 
 
 @triton.jit
@@ -27,4 +27,5 @@ SUM_PARTIALS = Kernel(
     sum_partials_kernel,
     configs=(triton.Config({"BLOCK": 256}, num_warps=4), triton.Config({"BLOCK": 1024}, num_warps=4)),
     cost=lambda config, target, hints: abs(hints[0] / target.processors - config.kwargs["BLOCK"]),
+    interpreted=lambda kind, hints: {"BLOCK": block(hints[0], 2**16)},
 )
