@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,24 @@ def test_nothing_is_compiled_where_kernels_are_interpreted():
     )
     assert result.returncode != 0
     assert "kernels cannot be compiled where TRITON_INTERPRET=1" in result.stderr
+
+
+def test_what_does_not_compile_is_named():
+    program = """
+        from unittest import mock
+        from cnnext.triton import resources
+        with mock.patch.object(resources.triton, "compile", side_effect=ValueError("no such instruction")):
+            next(resources.resources([90], ["float32"], only=["corr2d"]))
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env={**os.environ, "TRITON_INTERPRET": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    words = r"RuntimeError: corr2d_windows_kernel \[BLOCK_P: .*\] for sm_90, corr2d, .*: no such instruction"
+    assert re.search(words, result.stderr), result.stderr
 
 
 @pytest.mark.slow

@@ -164,3 +164,36 @@ def test_where_all_fail_each_is_named(launching, monkeypatch):
     with cnnext.backend("triton"), pytest.warns(RuntimeWarning), pytest.raises(RuntimeError) as error:
         F.corr2d(make_tensor((9, 9)), make_tensor((2, 2), seed=1))
     assert str(error.value).count("corr2d_windows_kernel cannot run with") == 3
+
+
+def test_what_cannot_be_compiled_is_not_measured(launching, tuning, monkeypatch):
+    failing(launching, monkeypatch, 1)
+    measured = []
+
+    def fastest_by(function, grid, values, on):
+        return lambda configs: measured.extend(configs) or configs[-1]
+
+    monkeypatch.setattr(tuning, "measure_by", fastest_by)
+    words = r"corr2d_windows_kernel cannot run with \[BLOCK_P: .*\] on a device \(80\): out of resource; the next"
+    with cnnext.backend("triton"), pytest.warns(RuntimeWarning, match=words):
+        F.corr2d(make_tensor((9, 9)), make_tensor((2, 2), seed=1))
+    assert len(measured) == 2
+    (path,) = (tuning.cache_folder() / "triton").iterdir()
+    assert list(json.loads(path.read_text()).values()) == [str(measured[-1])]
+
+
+def test_a_choice_that_is_not_written_to_its_end_leaves_the_file_as_it_was(tuning, monkeypatch):
+    from cnnext.triton.target import INTERPRETER
+
+    convolve()
+    path = tuning.cache_file(INTERPRETER)
+    before = path.read_text()
+
+    def fail(*paths):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with cnnext.backend("triton"), pytest.warns(RuntimeWarning, match="cannot be kept in .*the disk is full"):
+        F.corr2d(make_tensor((6, 6)), make_tensor((2, 2), seed=1))
+    assert path.read_text() == before
+    assert os.listdir(path.parent) == [path.name]
