@@ -1,4 +1,4 @@
-"""The command line: ``cnnext train``, ``cnnext compare``, ``cnnext info``."""
+"""The command line: ``cnnext train``, ``cnnext compare``, ``cnnext bench``, ``cnnext info``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 
 import cnnext
 from cnnext.backends import AUTO, backends
+from cnnext.bench import command as bench
+from cnnext.bench.results import ResultError
 from cnnext.checkpoint import CheckpointError
 from cnnext.commands import (
     BAD_INPUT,
@@ -29,6 +31,7 @@ from cnnext.train import TrainingError
 EXAMPLES = """examples:
   cnnext train --model lenet --plot lenet.png   train LeNet on Fashion-MNIST, as in the book
   cnnext compare --model lenet                  each layer beside torch's: error and speed
+  cnnext bench --minutes 3                      every layer of seven networks, for a report
   cnnext info                                   what is built, and which backend runs which op
 
 `cnnext COMMAND --help` tells the options of a command."""
@@ -70,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except (UsageError, DataError, PlotError, CheckpointError, OSError) as error:
+    except (UsageError, DataError, PlotError, CheckpointError, ResultError, OSError) as error:
         return _complain(error, BAD_INPUT)
     except TrainingError as error:
         return _complain(error, FAILED)
@@ -128,6 +131,11 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_train_options(add("train", run_train, "train a model on Fashion-MNIST", TRAIN_EXAMPLES))
     _add_compare_options(add("compare", run_compare, "measure a model's layers beside torch's", COMPARE_EXAMPLES))
+    bench.add_options(
+        add("bench", bench.run_bench, "measure layers, networks and the cost of a call beside torch's", bench.EXAMPLES),
+        _positive,
+        _count,
+    )
     add("info", run_info, "tell versions, what is built, and which backend runs which op", INFO_EXAMPLES)
     return parser
 

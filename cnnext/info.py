@@ -51,7 +51,8 @@ def _indent(text: str) -> str:
     return "\n".join(f"  {line}" for line in text.splitlines())
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str:
+    """The version of an installed package, or that it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -64,7 +65,7 @@ def _versions() -> list[list[str]]:
         ["cnnext", cnnext.__version__],
         ["python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"],
         ["torch", torch.__version__ + cuda],
-        *([package, _version(package)] for package in ("triton", "numpy", "matplotlib")),
+        *([package, version(package)] for package in ("triton", "numpy", "matplotlib")),
     ]
 
 

@@ -1,0 +1,29 @@
+"""What an eager call of ours costs the host beside torch's own, on tiny tensors: `python bench/bench_overhead.py`.
+
+The exit code is 1 if a call costs more than it may: 6 µs above torch's without gradients, 10 µs with them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import torch
+
+from cnnext.bench.overhead import measure
+from cnnext.bench.summary import overhead_table
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backend", default="cpu")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seconds", type=float, default=0.5, help="for each row")
+    options = parser.parse_args()
+    rows = measure(options.backend, torch.device(options.device), options.seconds)
+    print(overhead_table(rows))
+    return 0 if all(row["difference"][1] <= row["limit"] for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
