@@ -13,7 +13,7 @@ demo: $(VENV)/.installed build  ## train LeNet on Fashion-MNIST with the cpu bac
 	$(BIN)/cnnext compare --model lenet
 
 test: $(VENV)/.installed-dev build  ## run the tests, all but the slow ones; ARGS="-k pool" reaches pytest
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/.installed-dev build  ## run the tests marked slow, all but the exhaustive ones
 	$(BIN)/python -m pytest -m "slow and not exhaustive" $(ARGS)

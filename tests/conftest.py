@@ -19,12 +19,12 @@ if not torch.cuda.is_available():
 
 import emulated  # noqa: E402
 import pytest  # noqa: E402
-from emulator import coverage  # noqa: E402
 
 import cnnext  # noqa: E402
 from cnnext.testing import present_backends  # noqa: E402
 
-pytest_plugins = ["emulator.plugin", "interpreted"]  # --emulator-counters; what is slow interpreted
+# --emulator-counters; that every CUDA kernel is run; what is slow in Triton's interpreter
+pytest_plugins = ["emulator.plugin", "kernel_coverage", "interpreted"]
 
 FLAVOUR = os.environ.get("CNNEXT_EMULATED", "fast")  # or "traced", "sanitized": see tests/emulator/README.md
 NOT_EMULATED = emulated.unavailable()
@@ -41,20 +41,13 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    config.stash[emulated.COLLECTED], config.stash[emulated.DESELECTED] = set(), False
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1:  # share the cores out: threads that wait for a core of another worker's spin
+        torch.set_num_threads(max(1, torch.get_num_threads() // workers))
     if config.getoption("--device") != "cpu":
         torch.set_default_device(config.getoption("--device"))
     elif NOT_EMULATED is None:
         emulated.load(FLAVOUR)
-
-
-def pytest_itemcollected(item):
-    item.config.stash[emulated.COLLECTED].add(item.path)
-
-
-def pytest_deselected(items):
-    if any(item.get_closest_marker("slow") is None for item in items):
-        items[0].config.stash[emulated.DESELECTED] = True
 
 
 @pytest.hookimpl(trylast=True)  # after -k and -m
@@ -64,7 +57,6 @@ def pytest_collection_modifyitems(config, items):
     most = config.getoption("--cases")
     if most is not None:
         _keep(config, items, _spread(items, most))
-    items.sort(key=lambda item: item.path.name == "test_cuda_coverage.py")  # what ran is known at the end
 
 
 def _is_of_an_op(item):
@@ -82,12 +74,6 @@ def _spread(items, most):
 def _keep(config, items, kept):
     config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
     items[:] = kept
-
-
-def pytest_terminal_summary(terminalreporter, config):
-    if config.getoption("--emulator-counters") and emulated.loaded():
-        terminalreporter.section("kernels that did not run")
-        terminalreporter.write("\n".join(coverage.not_launched(emulated.loaded(), emulated.KERNELS)) + "\n")
 
 
 def pytest_generate_tests(metafunc):

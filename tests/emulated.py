@@ -14,7 +14,6 @@ import importlib.util
 import shutil
 from pathlib import Path
 
-import pytest
 import torch
 from emulator import build
 
@@ -24,8 +23,6 @@ from cnnext.eager import EagerOps
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ROOT / "csrc/cuda"
-COLLECTED, DESELECTED = pytest.StashKey[set[Path]](), pytest.StashKey[bool]()
-"""The test files of this run, and whether it leaves out tests besides the slow ones."""
 BACKENDS = {"fast": "emulated", "traced": "traced", "sanitized": "sanitized"}
 
 _loaded: list[Path] = []

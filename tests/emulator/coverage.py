@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 GLOBAL = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\((?:[^()]|\([^()]*\))*\)\s*)?(\w+)\s*\(")
@@ -31,15 +31,18 @@ def kernels(library: Path, names: set[str]) -> dict[int, str]:
     return found
 
 
-def not_launched(libraries: list[Path], folder: Path) -> list[str]:
-    """The kernels of these libraries that this process has launched neither from them nor from another library.
+def not_launched(libraries: Iterable[Path], folder: Path, launches: Iterable[tuple[str, int]]) -> list[str]:
+    """The kernels of these libraries that are among no `launches`, be it from them or from another library.
 
-    A name with `__global__` before it that no library has is among them: a template that nobody instantiates.
+    A launch is a library's path and the kernel's offset there. A name with `__global__` before it that no library has
+    is among the kernels: a template that nobody instantiates. Without a library there are none.
     """
-    names = kernel_names(folder)
+    libraries, names = list(libraries), kernel_names(folder)
+    if not libraries:
+        return []
     launched: set[str] = set()
     by_library: dict[str, set[int]] = {}
-    for path, offset, *_ in sys.modules["_emulator"].launched_functions():
+    for path, offset in launches:
         by_library.setdefault(path, set()).add(offset)
     for path, offsets in by_library.items():
         launched |= {kernel for offset, kernel in kernels(Path(path), names).items() if offset in offsets}
