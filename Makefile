@@ -18,7 +18,7 @@ test: $(VENV)/.installed-dev build  ## run the tests, all but the slow ones; ARG
 test-slow: $(VENV)/.installed-dev build  ## run the tests marked slow, all but the exhaustive ones
 	$(BIN)/python -m pytest -m "slow and not exhaustive" $(ARGS)
 
-test-exhaustive: $(VENV)/.installed-dev build  ## run what takes an hour: Triton's interpreter and compiler over everything
+test-exhaustive: $(VENV)/.installed-dev build  ## run what takes an hour: Triton's compiler over every config and target
 	$(BIN)/python -m pytest -m exhaustive $(ARGS)
 
 test-gpu: $(VENV)/.installed-dev build  ## run the tests of the ops on a GPU, then under compute-sanitizer
