@@ -16,7 +16,8 @@ CASES = {
     "1x1 strided": ((3, 6, 9, 8), 28, 1, {"stride": (2, 1)}),
     "grouped": ((2, 12, 6, 7), 24, 3, {"padding": 1, "groups": 3}),
     "depthwise": ((2, 20, 6, 5), 20, 3, {"padding": 1, "groups": 20}),
-    "dilated, same": ((1, 3, 8, 7), 5, 3, {"padding": "same", "dilation": 2}),
+    # Channels enough: over five, torch's largest error of one draw is half the usual one at times.
+    "dilated, same": ((1, 3, 8, 7), 37, 3, {"padding": "same", "dilation": 2}),
     "stem": ((2, 1, 17, 18), 8, 7, {"padding": 3, "stride": 2}),
     "many channels, small images": ((5, 70, 3, 3), 66, 3, {"padding": 1}),
     "many small images": ((17, 6, 4, 4), 7, 3, {"padding": 1}),
