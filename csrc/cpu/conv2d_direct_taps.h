@@ -30,18 +30,25 @@ struct TapsJob {
 // Σ of all vectors of the band's gradient added to sum[0, kLanes): the bias's gradient.
 template <typename C>
 static void add_grad(const TapsJob<C>& job, const C* grad, C* sum) {
-  Vec<C> total[4] = {};
+  CarriedSum<C> carried{load(sum)};
   const int64_t whole = job.cols - (job.last < kLanes<C> ? 1 : 0);
-  for (int64_t row = 0; row < job.rows; ++row, grad += job.grad_row) {
-    int64_t col = 0;
-    for (; col + 4 <= whole; col += 4) {
+  for (int64_t row = 0; row < job.rows;) {
+    Vec<C> total[4] = {};
+    for (const int64_t end = smaller(row + job.segment(), job.rows); row < end; ++row, grad += job.grad_row) {
+      int64_t col = 0;
+      for (; col + 4 <= whole; col += 4) {
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) total[i] += load(grad + (col + i) * job.grad_step);
+        for (int i = 0; i < 4; ++i) total[i] += load(grad + (col + i) * job.grad_step);
+      }
+#pragma GCC unroll 3
+      for (int i = 0; i < 3; ++i) {
+        if (col + i < whole) total[i] += load(grad + (col + i) * job.grad_step);
+      }
+      if (whole < job.cols) total[3] += load_first(grad + whole * job.grad_step, job.last);
     }
-    for (; col < whole; ++col) total[0] += load(grad + col * job.grad_step);
-    if (col < job.cols) total[1] += load_first(grad + col * job.grad_step, job.last);
+    carried.add((total[0] + total[1]) + (total[2] + total[3]));
   }
-  store(sum, load(sum) + ((total[0] + total[1]) + (total[2] + total[3])));
+  store(sum, carried.value());
 }
 
 // ---- lanes over pixels, or over channels that do not mix ----

@@ -143,24 +143,35 @@ static void weight_strip(const Conv2dWeightPlan& plan, const C* x, const C* grad
   }
 }
 
-// Four sums take turns: a single chain would wait for each of its additions.
+// Four sums take turns: a single chain would wait for each of its additions. None is longer than a block, or
+// its error would be larger than that of torch's sum, which is cut in two again and again.
 template <typename C>
 static void add_bias(const Conv2dWeightPlan& plan, const C* grad, C* sums, const StripRange& range,
                      int64_t live, bool write) {
+  constexpr int64_t kBlock = 32;
   const Conv2dShape& shape = plan.shape;
   const int64_t pixels = (range.n1 - range.n0 - 1) * shape.p * shape.q + (range.p1 - range.p0) * shape.q;
   const C* first = grad + (range.n0 * shape.p + range.p0) * shape.q * shape.k;
   for (int64_t l = 0; l < live; l += kLanes<C>) {
-    Vec<C> sum[4] = {};
+    CarriedSum<C> sum{};
+    if (!write) sum.total = load(sums + l);
     const C* at = first + l;
-    int64_t i = 0;
-    for (; i + 4 <= pixels; i += 4) {
+    for (int64_t i = 0; i < pixels;) {
+      Vec<C> part[4] = {};
+      const int64_t end = smaller(i + kBlock, pixels);
+      for (; i + 4 <= end; i += 4) {
 #pragma GCC unroll 4
-      for (int part = 0; part < 4; ++part, at += shape.k) sum[part] += load_first(at, live - l);
+        for (int turn = 0; turn < 4; ++turn, at += shape.k) part[turn] += load_first(at, live - l);
+      }
+#pragma GCC unroll 3
+      for (int turn = 0; turn < 3; ++turn) {
+        if (i == end) break;
+        part[turn] += load_first(at, live - l);
+        ++i, at += shape.k;
+      }
+      sum.add((part[0] + part[1]) + (part[2] + part[3]));
     }
-    for (; i < pixels; ++i, at += shape.k) sum[i % 4] += load_first(at, live - l);
-    const Vec<C> total = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-    store(sums + l, write ? total : load(sums + l) + total);
+    store(sums + l, sum.value());
   }
 }
 
@@ -181,17 +192,12 @@ static void weight_sums(const Conv2dWeightPlan& plan, const compute_t<T>* x, con
   }
 }
 
-// Σ over the chunks of the vector at `at`, with what each addition rounds off carried along (Kahan and
-// Babuška).
+// Σ over the chunks of the vector at `at`.
 template <typename C>
 CNNEXT_INLINE Vec<C> add_chunks(const C* at, int64_t chunks, int64_t chunk_step) {
-  Vec<C> total = load(at), lost{};
-  for (int64_t chunk = 1; chunk < chunks; ++chunk) {
-    const Vec<C> value = load(at + chunk * chunk_step), sum = total + value, moved = sum - total;
-    lost += (total - (sum - moved)) + (value - moved);
-    total = sum;
-  }
-  return select<C>(lost == lost, total + lost, total);  // where a sum is infinite, what was lost is NaN
+  CarriedSum<C> sum{load(at)};
+  for (int64_t chunk = 1; chunk < chunks; ++chunk) sum.add(load(at + chunk * chunk_step));
+  return sum.value();
 }
 
 template <typename T>

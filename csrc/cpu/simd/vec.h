@@ -257,4 +257,19 @@ CNNEXT_INLINE void store_first(S* p, Vec<compute_t<S>> v, int64_t n) {
   for (int64_t i = 0; i < n; ++i) p[i] = from_compute<S>(v[i]);
 }
 
+// A sum that carries along what each addition rounds off (Kahan and Babuška).
+template <typename C>
+struct CarriedSum {
+  Vec<C> total, lost{};
+
+  CNNEXT_INLINE void add(Vec<C> value) {
+    const Vec<C> sum = total + value, moved = sum - total;
+    lost += (total - (sum - moved)) + (value - moved);
+    total = sum;
+  }
+
+  // Where the sum is infinite, what was lost is NaN.
+  CNNEXT_INLINE Vec<C> value() const { return select<C>(lost == lost, total + lost, total); }
+};
+
 }  // namespace cnnext::CNNEXT_ISA
