@@ -1,4 +1,4 @@
-"""The command line: ``cnnext train``, ``cnnext compare``, ``cnnext bench``, ``cnnext info``."""
+"""The command line: ``cnnext train``, ``cnnext compare``, ``cnnext bench``, ``cnnext report``, ``cnnext info``."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ from cnnext.commands import (
 from cnnext.data import DataError
 from cnnext.plot import PlotError
 from cnnext.recipes import RECIPES, is_out_of_memory
+from cnnext.report import command as report
 from cnnext.train import TrainingError
 
 EXAMPLES = """examples:
   cnnext train --model lenet --plot lenet.png   train LeNet on Fashion-MNIST, as in the book
   cnnext compare --model lenet                  each layer beside torch's: error and speed
-  cnnext bench --minutes 3                      every layer of seven networks, for a report
+  cnnext bench --minutes 3                      every layer of seven networks
+  cnnext report bench-results.json              a page and pictures of what bench measured
   cnnext info                                   what is built, and which backend runs which op
 
 `cnnext COMMAND --help` tells the options of a command."""
@@ -135,6 +137,9 @@ def _parser() -> argparse.ArgumentParser:
         add("bench", bench.run_bench, "measure layers, networks and the cost of a call beside torch's", bench.EXAMPLES),
         _positive,
         _count,
+    )
+    report.add_options(
+        add("report", report.run_report, "make a page, pictures and tables of results", report.EXAMPLES), _positive
     )
     add("info", run_info, "tell versions, what is built, and which backend runs which op", INFO_EXAMPLES)
     return parser

@@ -1,0 +1,1 @@
+"""What is made of result files: a page, pictures, tables for the README, and what became slower."""
