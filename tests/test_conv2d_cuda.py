@@ -126,6 +126,14 @@ def test_an_input_gradient_without_a_tap_is_zero(emulator, monkeypatch):
         assert torch.count_nonzero(ours[:, :, ::2, ::2]) == ours[:, :, ::2, ::2].numel()
 
 
+@pytest.mark.parametrize("size", [(3, 23, 5), (64, 3, 3), (200, 1, 2), (2, 2, 300)], ids=str)
+def test_the_weight_gradient_is_put_in_order_whatever_its_row(size, emulator, monkeypatch):
+    """More taps than a tile holds, a row of two tiles, and tiles of two rows and of 64."""
+    group_c, kernel, k = size
+    monkeypatch.setenv("CNNEXT_CONV2D", "implicit_gemm")
+    check(*layer(1, group_c, kernel + 1, kernel, k, kernel, channels_last=True))
+
+
 def test_unaligned_tensors_are_copied_value_by_value(emulator):
     x, weight, _ = layer(1, 16, 8, 8, 32, 3, channels_last=True)
     buffer = torch.empty(x.numel() + 1)[1:]

@@ -2,45 +2,87 @@
 // place.
 //   grad_weight[k, c, r, s] = Σ_split partial[split][k, c, r, s]  or  partial[split][k, r, s, c]
 //   grad_bias[k]            = Σ_split partial_bias[split][k]
-// Idea: a thread adds up one value, neighbours read side by side. It runs whatever the number of splits, for
-// it rounds to the dtype and turns the order around too.
+// Idea: a block takes channels whose taps are one run of grad_weight, and all of their taps. It reads them
+// in the order of the partial sums, turns them around in shared memory and writes the run, so that
+// neighbours read and write side by side. It runs whatever the number of splits, for it rounds to the dtype.
+// Limits: the taps of one channel that do not fit into shared memory are written as they are read.
 #pragma once
 
 #include "conv2d_backward_weight_sum.cuh"
 #include "conv2d_request.h"
 #include "device/convert.cuh"
 #include "device/launch.cuh"
+#include "device/shared_memory.cuh"
 
 namespace cnnext {
 
-inline constexpr int kReduceThreads = 256;
+inline constexpr int kReduceThreads = 256, kReduceValues = 512;
 
+// Partial sums [split][row][taps][channels], results [row][channels][taps].
 struct WeightReduceProblem {
-  int64_t k, group_c, taps;
+  int64_t rows, channels, taps;
   int splits;
-  bool channels_last;  // of the partial sums
+  int64_t tile_rows, tile_channels;  // several rows only with all of their channels
+
+  CNNEXT_HOST_DEVICE int64_t channel_tiles() const { return ceil_div(channels, tile_channels); }
+  CNNEXT_HOST_DEVICE int64_t tiles() const { return ceil_div(rows, tile_rows) * channel_tiles(); }
 };
 
+// Partial sums in the order of the results count as those of one tap.
+inline WeightReduceProblem weight_reduce_problem(const Conv2dShape& shape, int splits, bool channels_last) {
+  const int64_t taps = channels_last ? shape.r * shape.s : 1, channels = shape.gemm_k() / taps;
+  const int64_t tile_channels = smaller(channels, larger<int64_t>(1, kReduceValues / taps));
+  const int64_t tile_rows =
+      tile_channels == channels ? larger<int64_t>(1, kReduceValues / shape.gemm_k()) : 1;
+  return {shape.k, channels, taps, splits, tile_rows, tile_channels};
+}
+
+template <class T>
+struct WeightReduceShared {
+  T run[kReduceValues];
+};
+
+template <class T>
+CNNEXT_DEVICE T sum_of_splits(const compute_t<T>* values, int splits, int64_t step) {
+  CarriedSum<compute_t<T>> sum;
+  for (int split = 0; split < splits; ++split) sum.add(values[split * step]);
+  return device::from_compute<T>(sum.total());
+}
+
+template <class T>
+CNNEXT_DEVICE void reduce_tile(const WeightReduceProblem& problem, const compute_t<T>* partial,
+                               T* grad_weight) {
+  auto& shared = device::static_shared<WeightReduceShared<T>>();
+  const int64_t tiles = problem.channel_tiles(), row_size = problem.channels * problem.taps;
+  const int64_t row = blockIdx.x / tiles * problem.tile_rows, c = blockIdx.x % tiles * problem.tile_channels;
+  const int rows = static_cast<int>(smaller(problem.tile_rows, problem.rows - row));
+  const int width = static_cast<int>(smaller(problem.tile_channels, problem.channels - c));
+  const int taps = static_cast<int>(problem.taps), count = rows * taps * width;
+  const bool fits = count <= kReduceValues;
+  T* const run = grad_weight + row * row_size + c * problem.taps;
+  T* const to = fits ? shared.run : run;
+  for (int i = threadIdx.x; i < count; i += kReduceThreads) {
+    const int channel = i % width, tap = i / width % taps, in_row = i / (width * taps);
+    const int64_t from = (row + in_row) * row_size + tap * problem.channels + c + channel;
+    to[(in_row * width + channel) * taps + tap] =
+        sum_of_splits<T>(partial + from, problem.splits, problem.rows * row_size);
+  }
+  if (fits) {
+    __syncthreads();
+    for (int i = threadIdx.x; i < count; i += kReduceThreads) run[i] = shared.run[i];
+  }
+}
+
+// Blocks: the tiles, then the biases.
 template <class T>
 __global__ void __launch_bounds__(kReduceThreads)
     conv2d_backward_weight_reduce_kernel(const WeightReduceProblem problem, const compute_t<T>* partial,
                                          const compute_t<T>* partial_bias, T* grad_weight, T* grad_bias) {
-  const int64_t row = problem.group_c * problem.taps, weights = problem.k * row;
-  const int64_t i = int64_t{blockIdx.x} * kReduceThreads + threadIdx.x;
-  if (i >= weights + problem.k) return;
-  const bool is_bias = i >= weights;
-  const compute_t<T>* values = is_bias ? partial_bias + (i - weights) : partial + i;
-  const int64_t step = is_bias ? problem.k : weights;
-  CarriedSum<compute_t<T>> sum;
-  for (int split = 0; split < problem.splits; ++split) sum.add(values[split * step]);
-  const T total = device::from_compute<T>(sum.total());
-  if (is_bias) {
-    grad_bias[i - weights] = total;
-  } else if (!problem.channels_last) {
-    grad_weight[i] = total;
+  if (blockIdx.x < problem.tiles()) {
+    reduce_tile(problem, partial, grad_weight);
   } else {
-    const int64_t k = i / row, n = i % row, tap = n / problem.group_c, c = n % problem.group_c;
-    grad_weight[(k * problem.group_c + c) * problem.taps + tap] = total;
+    const int64_t k = (blockIdx.x - problem.tiles()) * kReduceThreads + threadIdx.x;
+    if (k < problem.rows) grad_bias[k] = sum_of_splits<T>(partial_bias + k, problem.splits, problem.rows);
   }
 }
 
@@ -48,12 +90,12 @@ template <class T>
 void launch_weight_reduce(const Conv2dShape& shape, int splits, bool channels_last,
                           const compute_t<T>* partial, const compute_t<T>* partial_bias, T* grad_weight,
                           T* grad_bias, cudaStream_t stream) {
-  const WeightReduceProblem problem{shape.k, shape.group_c(), shape.r * shape.s, splits, channels_last};
+  const WeightReduceProblem problem = weight_reduce_problem(shape, splits, channels_last);
   const int64_t weights = shape.k * shape.gemm_k();
+  const int64_t blocks = problem.tiles() + ceil_div<int64_t>(shape.k, kReduceThreads);
   device::launch(
-      {"conv2d_backward_weight_reduce_kernel",
-       dim3(static_cast<unsigned>(ceil_div<int64_t>(weights + shape.k, kReduceThreads))),
-       dim3(kReduceThreads), 0, stream, static_cast<double>(weights) * splits},
+      {"conv2d_backward_weight_reduce_kernel", dim3(static_cast<unsigned>(blocks)), dim3(kReduceThreads), 0,
+       stream, static_cast<double>(weights) * splits},
       {device::input("partial", partial, splits * weights),
        device::input("partial_bias", partial_bias, splits * shape.k),
        device::output("grad_weight", grad_weight, weights), device::output("grad_bias", grad_bias, shape.k)},
