@@ -100,6 +100,14 @@ def test_layout_of_the_weight_is_its_own(which):
         check(case, which, "float16", channels_last, weight_last=not channels_last)
 
 
+@pytest.mark.parametrize("kind", ["float16", "tf32"])
+def test_weights_that_are_packed_from_global_memory(kind):
+    channels = {"float16": 1357, "tf32": 677}[kind]  # whose 9 taps do not fit into the block's shared memory
+    case = Conv2dCase("odd channels, many", (1, channels, 3, 3), 3, 3)
+    for channels_last in (True, False):
+        check(case, "forward", kind, channels_last, "64x32")
+
+
 def test_every_kernel_of_the_table_was_run():
     case = Conv2dCase("groups", (2, 24, 6, 6), 48, 3, padding=1, groups=3)
     build.control().reset_counters()

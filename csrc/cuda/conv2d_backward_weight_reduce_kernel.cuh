@@ -31,7 +31,9 @@ struct WeightReduceProblem {
 // Partial sums in the order of the results count as those of one tap.
 inline WeightReduceProblem weight_reduce_problem(const Conv2dShape& shape, int splits, bool channels_last) {
   const int64_t taps = channels_last ? shape.r * shape.s : 1, channels = shape.gemm_k() / taps;
-  const int64_t tile_channels = smaller(channels, larger<int64_t>(1, kReduceValues / taps));
+  int64_t tile_channels = smaller(channels, larger<int64_t>(1, kReduceValues / taps));
+  if (tile_channels < channels && tile_channels > 16)
+    tile_channels = tile_channels / 16 * 16;  // whole sectors
   const int64_t tile_rows =
       tile_channels == channels ? larger<int64_t>(1, kReduceValues / shape.gemm_k()) : 1;
   return {shape.k, channels, taps, splits, tile_rows, tile_channels};

@@ -33,7 +33,6 @@ template <class T>
 void launch_pack(const Plan& plan, const Conv2dRequest& request, const GatherLaunch<T>& call,
                  PackArguments<T> pack, cudaStream_t stream) {
   using namespace device;
-  constexpr int kPackThreads = 256;
   const GatherArguments<T>& args = call.args;
   pack.weight = call.weight;
   pack.packed = const_cast<T*>(args.packed_weight);
@@ -41,13 +40,15 @@ void launch_pack(const Plan& plan, const Conv2dRequest& request, const GatherLau
   pack.source_channels = args.source_channels, pack.destination_channels = args.destination_channels;
   pack.tile_n = kTiles[plan.tile].tile_n, pack.tiles_n = args.tiles_n, pack.steps = args.packed_steps;
   pack.row_chunks = kTiles[plan.tile].row_bytes / kChunkBytes;
-  pack.chunks = plan.packed_bytes / kChunkBytes;
+  pack.tile = pack_tile(kPerChunk<T>, pack.taps, pack.source_channels);
   launch(
       {"conv2d_tensor_core_pack_kernel",
-       dim3(static_cast<unsigned>(ceil_div<int64_t>(pack.chunks, kPackThreads))), dim3(kPackThreads), 0,
-       stream},
+       dim3(static_cast<unsigned>(pack.tiles_n * pack.tile_n / pack.tile.rows),
+            static_cast<unsigned>(ceil_div(pack.source_channels, pack.tile.channels)),
+            static_cast<unsigned>(request.shape.groups)),
+       dim3(kPackThreads), 0, stream},
       {input("weight", call.weight, request.shape.k * request.shape.gemm_k()),
-       output("packed_weight", pack.packed, pack.chunks * kPerChunk<T>)},
+       output("packed_weight", pack.packed, plan.packed_bytes / static_cast<int>(sizeof(T)))},
       [&] { return conv2d_text(request.shape); }, conv2d_tensor_core_pack_kernel<T>, pack);
 }
 
@@ -160,7 +161,8 @@ void launch_gather_epilogue(const Conv2dRequest& request, const Plan& plan, bool
   call.args.stores_vectors = stores_vectors(call.args, epilogue, last);
   const WeightStrides w = weight_strides(s.group_c(), s.r, s.s, weight_channels_last);
   PackArguments<T> pack{};
-  pack.group_stride = s.group_k() * w.k, pack.r_stride = w.r, pack.s_stride = w.s;
+  pack.group_stride = s.group_k() * w.k, pack.tap_stride = w.s;
+  pack.taps = static_cast<int>(s.r * s.s), pack.taps_s = static_cast<int>(s.s);
   pack.destination_stride = forward ? w.k : w.c, pack.source_stride = forward ? w.c : w.k;
   launch_planned(plan, request, call, pack, epilogue, stream);
 }
