@@ -18,14 +18,18 @@ from cnnext.nn.layers import (
     MaxPool2d,
     StochasticPool2d,
 )
+from cnnext.nn.resnet_blocks import BasicBlock, Bottleneck, ConvBNReLU
 from cnnext.nn.swap import SwapReport, swap, unswap
 
 __all__ = [
     "AdaptiveAvgPool2d",
     "AvgPool2d",
+    "BasicBlock",
     "BatchNorm2d",
+    "Bottleneck",
     "Conv1d",
     "Conv2d",
+    "ConvBNReLU",
     "ConvTranspose2d",
     "Corr2d",
     "LPPool2d",

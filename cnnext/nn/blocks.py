@@ -1,12 +1,17 @@
-"""The book's residual blocks, with its structure and parameter names (d2l 8.6)."""
+"""The book's residual blocks, with its structure and parameter names (d2l 8.6), on the fused ops.
+
+A block of our layers runs them in one chain; where a layer has a hook, or is another's, it calls them one by one.
+"""
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
 
 from cnnext.nn import layers as ours
+from cnnext.nn.conv_bn import conv_bn, may_fuse, run
 
 
 def _conv(layers: Any, in_channels: int | None, out_channels: int, kernel_size: int, **options: Any) -> Any:
@@ -51,6 +56,9 @@ class Residual(torch.nn.Module):
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:  # noqa: N803  (the book's name)
         """Apply the block to (N, C, H, W)."""
+        if may_fuse(X, self.conv1, self.bn1, self.conv2, self.bn2):
+            shortcut = X if self.conv3 is None else self.conv3(X)
+            return run(X, [(self.conv1, self.bn1), (self.conv2, self.bn2)], shortcut, add=operator.iadd)
         Y = torch.relu(self.bn1(self.conv1(X)))  # noqa: N806
         Y = self.bn2(self.conv2(Y))  # noqa: N806
         Y += X if self.conv3 is None else self.conv3(X)  # noqa: N806
@@ -104,9 +112,11 @@ class ResNeXtBlock(torch.nn.Module):
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:  # noqa: N803
         """Apply the block to (N, C, H, W)."""
+        shortcut = X if self.conv4 is None else conv_bn(X, self.conv4, self.bn4)
+        if may_fuse(X, self.conv1, self.bn1, self.conv2, self.bn2, self.conv3, self.bn3):
+            links = [(self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)]
+            return run(X, links, shortcut)
         Y = torch.relu(self.bn1(self.conv1(X)))  # noqa: N806
         Y = torch.relu(self.bn2(self.conv2(Y)))  # noqa: N806
         Y = self.bn3(self.conv3(Y))  # noqa: N806
-        if self.conv4 is not None and self.bn4 is not None:
-            X = self.bn4(self.conv4(X))  # noqa: N806
-        return torch.relu(Y + X)
+        return torch.relu(Y + shortcut)

@@ -7,7 +7,7 @@ becomes what it is to become, so that the lazy classes must have our ``forward``
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -176,30 +176,42 @@ class StochasticPool2d(torch.nn.Module):
         return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
 
+class NormArguments(NamedTuple):
+    """How a norm runs now: its share of the arguments of :func:`cnnext.functional.batch_norm`."""
+
+    running_mean: torch.Tensor | None
+    running_var: torch.Tensor | None
+    training: bool
+    momentum: float
+
+
+def norm_arguments(norm: Any) -> NormArguments:
+    """Read mode and settings of a torch.nn batch norm, and count the batch if it is one to learn from."""
+    use_batch = norm.training or (norm.running_mean is None and norm.running_var is None)
+    momentum = 0.0 if norm.momentum is None else norm.momentum
+    keeps = norm.training and norm.track_running_stats
+    if keeps and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        if norm.momentum is None:  # a cumulative average
+            momentum = 1.0 / float(norm.num_batches_tracked)
+    if keeps or not use_batch:
+        return NormArguments(norm.running_mean, norm.running_var, use_batch, momentum)
+    return NormArguments(None, None, use_batch, momentum)
+
+
+def normalise(norm: Any, input: torch.Tensor) -> torch.Tensor:
+    """Run a torch.nn batch norm through :func:`cnnext.functional.batch_norm`."""
+    mean, var, training, momentum = norm_arguments(norm)
+    return F.batch_norm(input, mean, var, norm.weight, norm.bias, training, momentum, norm.eps)
+
+
 class BatchNorm2d(torch.nn.BatchNorm2d):
     """``torch.nn.BatchNorm2d`` through :func:`cnnext.functional.batch_norm`."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Normalise (N, C, H, W) over N, H and W; updates the running statistics in training."""
         self._check_input_dim(input)
-        use_batch = self.training or (self.running_mean is None and self.running_var is None)
-        momentum = 0.0 if self.momentum is None else self.momentum
-        keeps = self.training and self.track_running_stats
-        if keeps and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-            if self.momentum is None:  # a cumulative average
-                momentum = 1.0 / float(self.num_batches_tracked)
-        uses_running = keeps or not use_batch
-        return F.batch_norm(
-            input,
-            self.running_mean if uses_running else None,
-            self.running_var if uses_running else None,
-            self.weight,
-            self.bias,
-            use_batch,
-            momentum,
-            self.eps,
-        )
+        return normalise(self, input)
 
 
 class LazyBatchNorm2d(torch.nn.LazyBatchNorm2d, BatchNorm2d):
