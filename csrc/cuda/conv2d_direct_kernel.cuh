@@ -103,9 +103,13 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
 }
 
+// Pitch of a row of them, so that lanes that write the products of one channel and then of the next meet in
+// few banks.
+CNNEXT_DEVICE int staged_pitch(int products) { return kLastChannels + ceil_div(32, products); }
+
 template <class C>
 struct StagedWeights {
-  C value[kMostStaged][kLastChannels + 1];
+  C value[kMostStaged * (kLastChannels + 1)];  // room for every pitch: the fewer the products, the wider
 };
 
 // The weights of the channels [k0, k0 + problem.lane_channels) to shared memory: read side by side along a
@@ -122,7 +126,7 @@ CNNEXT_DEVICE void stage_weights(const GatherProblem& problem, const T* weight, 
     const int64_t offset = k / problem.out * problem.weight_group + k % problem.out * problem.weight_out +
                            line / problem.rows.kernel * problem.weight_in +
                            line % problem.rows.kernel * problem.weight_r + s * problem.weight_s;
-    staged.value[product][channel] = device::to_compute(weight[offset]);
+    staged.value[product * staged_pitch(products) + channel] = device::to_compute(weight[offset]);
   }
 }
 
@@ -138,7 +142,8 @@ __global__ void __launch_bounds__(kThreads, 2)
   const int lane = static_cast<int>(threadIdx.x) % problem.lane_channels;
   const int slot = static_cast<int>(threadIdx.x) / problem.lane_channels,
             slots = kThreads / problem.lane_channels;
-  const bool is_staged = problem.in * problem.rows.kernel * problem.cols.kernel <= kMostStaged;
+  const int products = problem.in * problem.rows.kernel * problem.cols.kernel;
+  const bool is_staged = products <= kMostStaged;
   auto& staged = device::static_shared<StagedWeights<C>>();
   if (is_staged) stage_weights(problem, weight, k0, staged);
   __syncthreads();
@@ -156,7 +161,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     C sums[1] = {};
     if (is_staged) {
       const StagedWeightRow<C> taps[1] = {
-          {&staged.value[0][lane], kLastChannels + 1, problem.rows.kernel, problem.cols.kernel}};
+          {staged.value + lane, staged_pitch(products), problem.rows.kernel, problem.cols.kernel}};
       add_window(problem, rows, cols, from + image * problem.source.n, taps, sums);
     } else {
       const WeightRow<T> taps[1] = {{weight + group * problem.weight_group + out * problem.weight_out,

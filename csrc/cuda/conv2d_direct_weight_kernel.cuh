@@ -26,10 +26,17 @@ struct WeightProblem {
   int64_t pixels_per_split;
 };
 
-// A warp's sums: the taps and, last, the bias; for each lane in NHWC, for all lanes together in NCHW.
+// A warp's sums: the taps and, last, the bias; for each lane in NHWC, for all lanes together in NCHW. The
+// taps of a lane, which are read side by side, lie in different banks.
 template <class C>
 struct WeightSums {
-  C value[kWarps][kTaps + 1][device::kWarpSize];
+  C value[kWarps][kTaps + 1][device::kWarpSize + ceil_div(device::kWarpSize, kTaps)];
+
+  CNNEXT_DEVICE C of_all_warps(int t, int lane) const {
+    CarriedSum<C> sum;
+    for (int warp = 0; warp < kWarps; ++warp) sum.add(value[warp][t][lane]);
+    return sum.total();
+  }
 };
 
 // The sums of one thread over every `step`-th pixel of [begin, end).
@@ -91,18 +98,16 @@ __global__ void __launch_bounds__(kWeightThreads, 1)
     if (lane < kLanes) shared.value[warp][t][lane] = value;
   }
   __syncthreads();
-  for (int i = thread; i < (kTaps + 1) * kLanes; i += kWeightThreads) {
-    const int t = i / kLanes;
-    const int64_t out = first_k + i % kLanes;
-    if (out >= shape.k || (t >= taps && t < kTaps)) continue;
-    CarriedSum<C> warps;
-    for (int w = 0; w < kWarps; ++w) warps.add(shared.value[w][t][i % kLanes]);
-    const C total = warps.total();
-    if (t < kTaps) {
-      partial[int64_t{blockIdx.z} * shape.k * shape.gemm_k() +
-              (out * shape.group_c() + c) * shape.r * shape.s + first_tap + t] = total;
-    } else if (c == 0 && first_tap == 0) {
-      partial_bias[int64_t{blockIdx.z} * shape.k + out] = total;
+  const int lanes = static_cast<int>(smaller<int64_t>(kLanes, shape.k - first_k));
+  partial += int64_t{blockIdx.z} * shape.k * shape.gemm_k();
+  for (int i = thread; i < taps * lanes; i += kWeightThreads) {
+    const int t = i % taps, of = i / taps;
+    partial[((first_k + of) * shape.group_c() + c) * shape.r * shape.s + first_tap + t] =
+        shared.of_all_warps(t, of);
+  }
+  if (c == 0 && first_tap == 0) {
+    for (int of = thread; of < lanes; of += kWeightThreads) {
+      partial_bias[int64_t{blockIdx.z} * shape.k + first_k + of] = shared.of_all_warps(kTaps, of);
     }
   }
 }
