@@ -100,6 +100,13 @@ def test_layout_of_the_weight_is_its_own(which):
         check(case, which, "float16", channels_last, weight_last=not channels_last)
 
 
+@pytest.mark.parametrize("side", [(1, 16411), (16411, 1)], ids=str)
+def test_weight_gradient_of_images_longer_than_2_to_the_14(side):
+    case = Conv2dCase("long image", (1, 8, *side), 8, 3, padding=1)
+    for channels_last in (True, False):
+        check(case, "backward_weight", "float16", channels_last)
+
+
 @pytest.mark.parametrize("kind", ["float16", "tf32"])
 def test_weights_that_are_packed_from_global_memory(kind):
     channels = {"float16": 1357, "tf32": 677}[kind]  # whose 9 taps do not fit into the block's shared memory
