@@ -16,8 +16,12 @@ void run(const implicit_gemm::TileRow& tile, void* const* arrays) {
   const Conv2dShape shape{n[0], n[1], n[2],  n[3],  n[4],  n[5],  n[6],  n[7],
                           n[8], n[9], n[10], n[11], n[12], n[13], n[14], n[15]};
   const bool last = n[16] != 0;
-  const Epilogue<T, kSteps> epilogue{static_cast<const T*>(arrays[3]), static_cast<const T*>(arrays[4]),
-                                     static_cast<const C*>(arrays[5]), static_cast<C*>(arrays[6]), shape.k};
+  const Epilogue<T, kSteps> epilogue{static_cast<const T*>(arrays[3]),
+                                     static_cast<const T*>(arrays[4]),
+                                     static_cast<const C*>(arrays[5]),
+                                     static_cast<C*>(arrays[6]),
+                                     shape.k,
+                                     true};
   GatherProblem problem = gather_problem(shape, Conv2dPass::forward, {last, last});
   const GatherCall<T, Epilogue<T, kSteps>> call{
       shape,    static_cast<const T*>(arrays[1]), static_cast<const T*>(arrays[2]),

@@ -1,7 +1,5 @@
 // batch_norm on CUDA: checks, outputs, workspaces, launches, registration.
-#include "../torch/batch_norm_checks.h"
-#include "batch_norm_launch.cuh"
-#include "context.h"
+#include "batch_norm_tensors.h"
 
 namespace cnnext {
 
@@ -9,46 +7,9 @@ namespace {
 
 using Outputs = std::tuple<Tensor, Tensor, Tensor>;
 
-ChannelValues values_in(const std::optional<Tensor>& tensor) {
-  if (!tensor) return {nullptr, 0, ChannelValues::kFloat};
-  const auto kind = [&] {
-    switch (tensor->scalar_type()) {
-      case ScalarType::Double:
-        return ChannelValues::kDouble;
-      case ScalarType::Half:
-        return ChannelValues::kHalf;
-      case ScalarType::BFloat16:
-        return ChannelValues::kBFloat16;
-      default:
-        return ChannelValues::kFloat;
-    }
-  };
-  return {tensor->const_data_ptr(), tensor->stride(0), kind()};
-}
-
 // `name` of one of the four dtypes that ChannelValues reads.
 void check_floating(const Tensor& tensor, const char* name) {
   dispatch_cuda_floating(tensor, name, [](auto) {});
-}
-
-BatchNormCall call_of(const Tensor& input, bool channels_last, std::initializer_list<Tensor> tensors,
-                      cudaStream_t stream) {
-  bool aligned = true;
-  for (const Tensor& tensor : tensors) {
-    aligned = aligned && reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % 16 == 0;
-  }
-  return {batch_norm_problem(input.size(0), input.size(1), input.size(2) * input.size(3), channels_last,
-                             static_cast<int>(input.element_size()), aligned,
-                             device::current_device_limits().multiprocessors),
-          stream};
-}
-
-Tensor partials(const Tensor& input, const BatchNormCall& call) {
-  return empty(input, {call.partials()}, ScalarType::Double);
-}
-
-Tensor channel_values(const Tensor& input, int64_t c) {
-  return empty(input, {c}, batch_norm_compute_dtype(input));
 }
 
 Outputs batch_norm(const Tensor& input, const std::optional<Tensor>& weight,
@@ -82,7 +43,7 @@ Outputs batch_norm(const Tensor& input, const std::optional<Tensor>& weight,
       launch_coefficients(call, values_in(running_mean), values_in(running_var), weights, biases, eps,
                           coefficients);
     }
-    launch_apply(call, data<T>(x), coefficients, mutable_data<T>(y));
+    launch_apply<T>(call, data<T>(x), coefficients, nullptr, false, mutable_data<T>(y));
   });
   return {y, mean, var};
 }
@@ -108,10 +69,11 @@ Outputs batch_norm_backward(const Tensor& grad, const Tensor& input, const std::
     const Tensor partial = partials(input, call), workspace = channel_values(input, 4 * c);
     C* coefficients = mutable_data<C>(workspace);
     const ChannelValues means = values_in(mean);
-    launch_backward_sums(call, data<T>(g), data<T>(x), means, mutable_data<double>(partial));
+    launch_backward_sums<T>(call, data<T>(g), data<T>(x), means, {}, mutable_data<double>(partial));
     launch_merge_gradients(call, data<double>(partial), values_in(weight), means, values_in(var), eps,
                            training, mutable_data<C>(grad_weight), mutable_data<C>(grad_bias), coefficients);
-    launch_backward_apply(call, data<T>(g), data<T>(x), coefficients, training, mutable_data<T>(grad_x));
+    launch_backward_apply<T>(call, data<T>(g), data<T>(x), coefficients, {}, training,
+                             mutable_data<T>(grad_x), nullptr);
   });
   return {grad_x, grad_weight, grad_bias};
 }

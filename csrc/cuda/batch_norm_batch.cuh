@@ -24,6 +24,19 @@ struct BatchNormBatch {
 
   CNNEXT_DEVICE compute_t<T> operator()(int b, int i) const { return device::to_compute(values[b][i]); }
 
+  // Zero in place of the values where(b, i, m) holds for, m as below.
+  template <class Where>
+  CNNEXT_DEVICE void zero_where(const Where& where) {
+#pragma unroll
+    for (int b = 0; b < Walk::kBatch; ++b) {
+      if (!holds(b)) break;
+#pragma unroll
+      for (int i = 0; i < Walk::kVector; ++i) {
+        if (where(b, i, Walk::sum_of(i))) values[b][i] = device::from_compute<T>(0);
+      }
+    }
+  }
+
   // Adds term(b, i, m) for the vectors that are there, as a tree, so that one large value takes few roundings
   // with it; m is which of the walk's sums value i of a vector belongs to.
   template <class C, class Term>

@@ -15,8 +15,8 @@
 
 #include <type_traits>
 
-#include "batch_norm_batch.cuh"
 #include "batch_norm_merge_kernel.cuh"
+#include "batch_norm_relu.cuh"
 
 namespace cnnext {
 
@@ -137,11 +137,11 @@ CNNEXT_DEVICE void add_gradients(const BatchNormBatch<T, Walk>& grads, const Bat
   }
 }
 
-// Σgrad and Σgrad·(x − center) of every chunk and channel.
+// Σgrad and Σgrad·(x − center) of every chunk and channel, of the gradients that the gate lets through.
 template <class T, class Walk>
 __global__ void __launch_bounds__(kBatchNormThreads, 2)
     batch_norm_backward_sums_kernel(BatchNormPlan plan, const T* grad, const T* x, ChannelValues mean,
-                                    double* partial) {
+                                    BatchNormGate<T> gate, double* partial) {
   using C = compute_t<T>;
   constexpr int M = Walk::kSums;
   auto& shared = device::static_shared<BatchNormExchange<C, 2 * M>>();
@@ -149,6 +149,7 @@ __global__ void __launch_bounds__(kBatchNormThreads, 2)
   const Walk walk(plan, blockIdx.x);
   auto& tile = device::static_shared<BatchNormTile<C>>();
   stage_channels(walk, plan, tile, [&](int64_t channel) { return static_cast<C>(mean.at(channel)); });
+  const BatchNormGateOfThread<T, Walk> relu(gate, walk, device::static_shared<GateTiles<C>>());
   __syncthreads();
   C centers[M];
   take_channels(walk, tile, centers);
@@ -157,6 +158,7 @@ __global__ void __launch_bounds__(kBatchNormThreads, 2)
   for (int64_t first = 0; first < walk.count(); first += Walk::kBatch) {
     grads.load(walk, first, grad);
     inputs.load(walk, first, x);
+    relu.close(walk, inputs, centers, grads);
     add_gradients<T, Walk>(grads, inputs, centers, sums);
   }
   walk.reduce(sums, shared);
@@ -184,10 +186,11 @@ CNNEXT_DEVICE void stage_coefficient(const Walk& walk, const BatchNormPlan& plan
   stage_channels(walk, plan, tile, [&](int64_t channel) { return from[channel]; });
 }
 
+// y, with a residual added and rectified where asked for.
 template <class T, class Walk>
 __global__ void __launch_bounds__(kBatchNormThreads, 2)
     batch_norm_apply_kernel(BatchNormPlan plan, const T* x, BatchNormCoefficients<compute_t<T>> coefficients,
-                            T* y) {
+                            const T* residual, bool relu, T* y) {
   using C = compute_t<T>;
   auto& tiles = device::static_shared<BatchNormCoefficientTiles<C>>();
   const Walk walk(plan, last_block_first());
@@ -199,19 +202,24 @@ __global__ void __launch_bounds__(kBatchNormThreads, 2)
   take_channels(walk, tiles.center, center);
   take_channels(walk, tiles.scale, scale);
   take_channels(walk, tiles.offset, offset);
-  BatchNormBatch<T, Walk> batch;
+  BatchNormBatch<T, Walk> batch, added{};
   for (int64_t first = 0; first < walk.count(); first += Walk::kBatch) {
     batch.load(walk, first, x);
-    batch.store(walk, y,
-                [&](int b, int i, int m) { return (batch(b, i) - center[m]) * scale[m] + offset[m]; });
+    if (residual != nullptr) added.load(walk, first, residual);
+    batch.store(walk, y, [&](int b, int i, int m) {
+      C value = normalised(batch(b, i), center[m], scale[m], offset[m]);
+      if (residual != nullptr) value += added(b, i);
+      return relu ? rectified(value) : value;
+    });
   }
 }
 
+// grad_x, and where asked for what the gate lets through of grad: the gradient of the residual.
 template <class T, class Walk>
 __global__ void __launch_bounds__(kBatchNormThreads, 2)
     batch_norm_backward_apply_kernel(BatchNormPlan plan, const T* grad, const T* x,
-                                     BatchNormCoefficients<compute_t<T>> coefficients, bool training,
-                                     T* grad_x) {
+                                     BatchNormCoefficients<compute_t<T>> coefficients, BatchNormGate<T> gate,
+                                     bool training, T* grad_x, T* grad_residual) {
   using C = compute_t<T>;
   auto& tiles = device::static_shared<BatchNormCoefficientTiles<C>>();
   const Walk walk(plan, last_block_first());
@@ -221,6 +229,7 @@ __global__ void __launch_bounds__(kBatchNormThreads, 2)
     stage_coefficient(walk, plan, coefficients.offset, tiles.offset);
     stage_coefficient(walk, plan, coefficients.slope, tiles.slope);
   }
+  const BatchNormGateOfThread<T, Walk> relu(gate, walk, device::static_shared<GateTiles<C>>());
   __syncthreads();
   C center[Walk::kSums]{}, scale[Walk::kSums], offset[Walk::kSums]{}, slope[Walk::kSums]{};
   take_channels(walk, tiles.scale, scale);
@@ -234,6 +243,10 @@ __global__ void __launch_bounds__(kBatchNormThreads, 2)
     grads.load(walk, first, grad);
     if (training) {
       inputs.load(walk, first, x);
+      relu.close(walk, inputs, center, grads);
+      if (grad_residual != nullptr) {
+        grads.store(walk, grad_residual, [&](int b, int i, int) { return grads(b, i); });
+      }
       grads.store(walk, grad_x, [&](int b, int i, int m) {
         return (inputs(b, i) - center[m]) * slope[m] + (grads(b, i) * scale[m] + offset[m]);
       });

@@ -53,9 +53,15 @@ inline device::Memory values_of(const char* name, const ChannelValues& values, i
   return device::input(name, static_cast<const unsigned char*>(values.data), count);
 }
 
+template <class T>
+device::Memory optional_input(const char* name, const T* data, int64_t count) {
+  return device::input(name, data, data != nullptr ? count : 0);
+}
+
 // The coefficients are rows of one workspace.
 template <class C>
 BatchNormCoefficients<C> coefficients_in(C* workspace, int64_t c) {
+  if (workspace == nullptr) return {nullptr, nullptr, nullptr, nullptr};
   return {workspace, workspace + c, workspace + 2 * c, workspace + 3 * c};
 }
 
@@ -78,7 +84,7 @@ void launch_merge_moments(const BatchNormCall& call, const double* partial, cons
       call.over_channels("batch_norm_merge_moments_kernel", kMergeChannels),
       {device::input("partial", partial, call.partials()), values_of("weight", weight, c),
        values_of("bias", bias, c), device::output("mean", mean, c), device::output("var", var, c),
-       device::output("coefficients", coefficients, 3 * c)},
+       device::output("coefficients", coefficients, coefficients != nullptr ? 3 * c : 0)},
       [&] { return call.text(); }, batch_norm_merge_moments_kernel<C>, call.plan, partial, weight, bias, eps,
       mean, var, coefficients_in(coefficients, c));
 }
@@ -90,35 +96,40 @@ void launch_coefficients(const BatchNormCall& call, const ChannelValues& mean, c
   const int64_t c = call.problem.c;
   device::launch(
       call.over_channels("batch_norm_coefficients_kernel", kMergeThreads),
-      {values_of("running_mean", mean, c), values_of("running_var", var, c), values_of("weight", weight, c),
+      {values_of("mean", mean, c), values_of("var", var, c), values_of("weight", weight, c),
        values_of("bias", bias, c), device::output("coefficients", coefficients, 3 * c)},
       [&] { return call.text(); }, batch_norm_coefficients_kernel<C>, c, mean, var, weight, bias, eps,
       coefficients_in(coefficients, c));
 }
 
+// residual: null, or added to what is normalised.
 template <class T>
-void launch_apply(const BatchNormCall& call, const T* x, compute_t<T>* coefficients, T* y) {
+void launch_apply(const BatchNormCall& call, const T* x, compute_t<T>* coefficients, const T* residual,
+                  bool relu, T* y) {
   const int64_t c = call.problem.c;
   with_walk<T>(call.config, [&](auto tag) {
     device::launch(
         call.over_values("batch_norm_apply_kernel"),
         {device::input("input", x, call.numel()), device::input("coefficients", coefficients, 3 * c),
-         device::output("output", y, call.numel())},
+         optional_input("residual", residual, call.numel()), device::output("output", y, call.numel())},
         [&] { return call.text(); }, batch_norm_apply_kernel<T, typename decltype(tag)::type>, call.plan, x,
-        coefficients_in(coefficients, c), y);
+        coefficients_in(coefficients, c), residual, relu, y);
   });
 }
 
 template <class T>
 void launch_backward_sums(const BatchNormCall& call, const T* grad, const T* x, const ChannelValues& mean,
-                          double* partial) {
+                          const BatchNormGate<T>& gate, double* partial) {
+  const int64_t c = call.problem.c;
   with_walk<T>(call.config, [&](auto tag) {
     device::launch(
         call.over_values("batch_norm_backward_sums_kernel"),
         {device::input("grad", grad, call.numel()), device::input("input", x, call.numel()),
-         values_of("mean", mean, call.problem.c), device::output("partial", partial, call.partials())},
+         values_of("mean", mean, c), optional_input("output", gate.output, call.numel()),
+         optional_input("scale", gate.scale, c), optional_input("offset", gate.offset, c),
+         device::output("partial", partial, call.partials())},
         [&] { return call.text(); }, batch_norm_backward_sums_kernel<T, typename decltype(tag)::type>,
-        call.plan, grad, x, mean, partial);
+        call.plan, grad, x, mean, gate, partial);
   });
 }
 
@@ -136,18 +147,37 @@ void launch_merge_gradients(const BatchNormCall& call, const double* partial, co
       var, eps, training, grad_weight, grad_bias, coefficients_in(coefficients, c));
 }
 
+template <class C>
+void launch_gradient_coefficients(const BatchNormCall& call, const ChannelValues& sum,
+                                  const ChannelValues& sum_normal, const ChannelValues& weight,
+                                  const ChannelValues& mean, const ChannelValues& var, double eps,
+                                  int64_t count, C* coefficients) {
+  const int64_t c = call.problem.c;
+  device::launch(
+      call.over_channels("batch_norm_gradient_coefficients_kernel", kMergeThreads),
+      {values_of("sum", sum, c), values_of("sum_normal", sum_normal, c), values_of("weight", weight, c),
+       values_of("mean", mean, c), values_of("var", var, c),
+       device::output("coefficients", coefficients, 4 * c)},
+      [&] { return call.text(); }, batch_norm_gradient_coefficients_kernel<C>, c, sum, sum_normal, weight,
+      mean, var, eps, static_cast<double>(count), coefficients_in(coefficients, c));
+}
+
+// grad_residual: null, or what the gate lets through.
 template <class T>
 void launch_backward_apply(const BatchNormCall& call, const T* grad, const T* x, compute_t<T>* coefficients,
-                           bool training, T* grad_x) {
+                           const BatchNormGate<T>& gate, bool training, T* grad_x, T* grad_residual) {
   const int64_t c = call.problem.c;
+  const int64_t residuals = grad_residual != nullptr ? call.numel() : 0;
   with_walk<T>(call.config, [&](auto tag) {
     device::launch(
         call.over_values("batch_norm_backward_apply_kernel"),
         {device::input("grad", grad, call.numel()), device::input("input", x, call.numel()),
          device::input("coefficients", coefficients, 4 * c),
-         device::output("grad_input", grad_x, call.numel())},
+         optional_input("output", gate.output, call.numel()), optional_input("scale", gate.scale, c),
+         optional_input("offset", gate.offset, c), device::output("grad_input", grad_x, call.numel()),
+         device::output("grad_residual", grad_residual, residuals)},
         [&] { return call.text(); }, batch_norm_backward_apply_kernel<T, typename decltype(tag)::type>,
-        call.plan, grad, x, coefficients_in(coefficients, c), training, grad_x);
+        call.plan, grad, x, coefficients_in(coefficients, c), gate, training, grad_x, grad_residual);
   });
 }
 

@@ -108,7 +108,7 @@ CNNEXT_DEVICE void write_forward_coefficients(int64_t channel, double mean, doub
   result.offset[channel] = static_cast<C>(bias.at_or(channel, 0) - (lost == lost ? lost * scale : 0));
 }
 
-// The chunks of batch_norm_moments_kernel become mean and biased variance.
+// The chunks of batch_norm_moments_kernel become mean and biased variance, and coefficients where asked for.
 template <class C>
 __global__ void __launch_bounds__(kMergeThreads, 2)
     batch_norm_merge_moments_kernel(BatchNormPlan plan, const double* partial, ChannelValues weight,
@@ -130,6 +130,7 @@ __global__ void __launch_bounds__(kMergeThreads, 2)
   const double variance = square < 0 ? 0 : square / values;  // NaN stays
   mean[channel] = static_cast<C>(total);
   var[channel] = static_cast<C>(variance);
+  if (coefficients.center == nullptr) return;
   write_forward_coefficients(channel, total, variance, weight, bias, eps, coefficients);
 }
 
@@ -162,6 +163,22 @@ __global__ void __launch_bounds__(kMergeThreads, 2)
   coefficients.scale[channel] = static_cast<C>(scale);
   coefficients.slope[channel] = static_cast<C>(-scale * inverse * inverse * product * statistics);
   coefficients.offset[channel] = static_cast<C>(-scale * sum * statistics);
+}
+
+// The coefficients of grad_x from sums of `count` values of a channel, of any number of processes: those of
+// the gradient and of its products with the normalised input.
+template <class C>
+__global__ void __launch_bounds__(kMergeThreads)
+    batch_norm_gradient_coefficients_kernel(int64_t c, ChannelValues sum, ChannelValues sum_normal,
+                                            ChannelValues weight, ChannelValues mean, ChannelValues var,
+                                            double eps, double count, BatchNormCoefficients<C> coefficients) {
+  const int64_t channel = int64_t{blockIdx.x} * kMergeThreads + threadIdx.x;
+  if (channel >= c) return;
+  const double inverse = 1 / sqrt(var.at(channel) + eps), scale = weight.at_or(channel, 1) * inverse;
+  coefficients.center[channel] = static_cast<C>(mean.at(channel));
+  coefficients.scale[channel] = static_cast<C>(scale);
+  coefficients.slope[channel] = static_cast<C>(-scale * inverse * sum_normal.at(channel) / count);
+  coefficients.offset[channel] = static_cast<C>(-scale * sum.at(channel) / count);
 }
 
 // running ← (1 − momentum)·running + momentum·batch, with the variance made unbiased from `count` values.

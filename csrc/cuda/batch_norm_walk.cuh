@@ -82,6 +82,7 @@ class ChannelsWalk {
   CNNEXT_DEVICE bool leads() const { return active() && slice_ == 0; }
   CNNEXT_DEVICE int slot(int m) const { return lane_ * N + m; }
   CNNEXT_DEVICE int64_t first_channel() const { return first_channel_; }
+  CNNEXT_DEVICE int64_t channels() const { return c_; }
   CNNEXT_DEVICE int block_channels() const { return width_ * N; }
   CNNEXT_DEVICE int64_t channel(int i) const { return channel_ + i; }
   CNNEXT_DEVICE int64_t chunk() const { return chunk_; }
@@ -141,6 +142,7 @@ class PlanesWalk {
   CNNEXT_DEVICE bool leads() const { return active() && member_ == 0; }
   CNNEXT_DEVICE int slot(int) const { return static_cast<int>(channel_ - first_channel_); }
   CNNEXT_DEVICE int64_t first_channel() const { return first_channel_; }
+  CNNEXT_DEVICE int64_t channels() const { return plan_.c; }
   CNNEXT_DEVICE int block_channels() const { return kBatchNormThreads / plan_.width; }
   CNNEXT_DEVICE int64_t channel(int) const { return channel_; }
   CNNEXT_DEVICE int64_t chunk() const { return chunk_; }

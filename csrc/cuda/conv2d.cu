@@ -7,17 +7,11 @@
 #include "conv2d_choose.h"
 #include "conv2d_direct.cuh"
 #include "conv2d_implicit_gemm.h"
+#include "conv2d_passes.h"
 #include "conv2d_tensor_core.h"
 #include "conv2d_winograd.h"
 
 namespace cnnext {
-
-template <class T>
-constexpr Conv2dDtype conv2d_dtype() {
-  if (std::is_same_v<T, float>) return Conv2dDtype::float32;
-  if (std::is_same_v<T, double>) return Conv2dDtype::float64;
-  return std::is_same_v<T, __half> ? Conv2dDtype::float16 : Conv2dDtype::bfloat16;
-}
 
 static Conv2dChoice choose(const Conv2dRequest& request) {
   const Conv2dChoice choice = choose_conv2d(request, std::getenv("CNNEXT_CONV2D"));
@@ -39,7 +33,7 @@ static tensor_core::Plan tensor_core_plan(const Conv2dRequest& request, const Co
 
 template <class T>
 static void tensor_core_gather(const Conv2dRequest& request, const Conv2dChoice& choice, const Tensor& source,
-                               const Tensor& weight, const Epilogue<T, kBias>& epilogue,
+                               const Tensor& weight, const Conv2dEpilogue<T>& epilogue,
                                const Tensor& destination, cudaStream_t stream) {
   const auto plan = tensor_core_plan<T>(request, choice, source, source);
   const bool weight_last = is_channels_last(weight);
@@ -50,7 +44,7 @@ static void tensor_core_gather(const Conv2dRequest& request, const Conv2dChoice&
 }
 
 static void winograd_gather(const Conv2dRequest& request, int output, const Tensor& source,
-                            const Tensor& weight, const Epilogue<float, kBias>& epilogue,
+                            const Tensor& weight, const Conv2dEpilogue<float>& epilogue,
                             const Tensor& destination, cudaStream_t stream) {
   const auto plan = winograd::plan(request, output);
   const bool weight_last = is_channels_last(weight);
@@ -60,13 +54,11 @@ static void winograd_gather(const Conv2dRequest& request, int output, const Tens
                           mutable_data<float>(destination), mutable_data<float>(workspace), stream);
 }
 
-// Forward and input gradient: a gather of `source` into `destination`.
 template <class T>
-static void gather(const Conv2dRequest& request, const Tensor& source, const Tensor& weight,
-                   const std::optional<Tensor>& bias, const Tensor& destination, cudaStream_t stream) {
+void conv2d_gather(const Conv2dRequest& request, const Tensor& source, const Tensor& weight,
+                   const Conv2dEpilogue<T>& epilogue, const Tensor& destination, cudaStream_t stream) {
   const Conv2dChoice choice = choose(request);
   const bool last = request.channels_last;
-  const Epilogue<T, kBias> epilogue{data<T>(bias), nullptr, nullptr, nullptr, 0};
   switch (choice.algorithm) {
     case Conv2dAlgorithm::tensor_core:
       if constexpr (!std::is_same_v<T, double>) {
@@ -98,30 +90,14 @@ static void gather(const Conv2dRequest& request, const Tensor& source, const Ten
 static Tensor conv2d(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
                      const Sizes& stride, const Sizes& padding, const Sizes& dilation, int64_t groups,
                      bool allow_tf32, bool allow_winograd) {
-  const Conv2dShape shape =
-      conv2d_shape(sizes_of(input), sizes_of(weight), stride, padding, dilation, groups);
-  check_same_dtype(input, "input", weight, "weight");
-  check_same_device(input, "input", weight, "weight");
-  if (bias) {
-    check_shape(*bias, "bias", {shape.k});
-    check_same_dtype(input, "input", *bias, "bias");
-    check_same_device(input, "input", *bias, "bias");
-  }
+  const Convolution conv = checked_convolution(input, weight, bias, stride, padding, dilation, groups);
   const CudaScope scope(input);
-  const bool last = is_channels_last(input) || is_channels_last(weight);
-  const Tensor output = empty(input, {shape.n, shape.k, shape.p, shape.q}, last);
-  const Tensor x = contiguous_as(input, last);
+  const Tensor output = conv.empty_output(), x = contiguous_as(input, conv.channels_last);
   const std::optional<Tensor> b = bias ? std::optional(contiguous_as(*bias, false)) : std::nullopt;
   dispatch_cuda_floating(input, "input", [&](auto tag) {
     using T = typename decltype(tag)::type;
-    const Conv2dRequest request{shape,
-                                Conv2dPass::forward,
-                                conv2d_dtype<T>(),
-                                last,
-                                allow_tf32,
-                                allow_winograd,
-                                device::current_device_limits()};
-    gather<T>(request, x, weight, b, output, scope.stream());
+    conv2d_gather<T>(conv.request<T>(allow_tf32, allow_winograd), x, weight, {data<T>(b)}, output,
+                     scope.stream());
   });
   return output;
 }
@@ -141,14 +117,14 @@ static Tensor conv2d_backward_input(const Tensor& grad, const Tensor& weight, co
     const Conv2dRequest request{
         shape,          Conv2dPass::backward_input,     conv2d_dtype<T>(), last, allow_tf32,
         allow_winograd, device::current_device_limits()};
-    gather<T>(request, g, weight, std::nullopt, grad_input, scope.stream());
+    conv2d_gather<T>(request, g, weight, {}, grad_input, scope.stream());
   });
   return grad_input;
 }
 
 // Sums of the splits, then their sum: see conv2d_backward_weight_reduce_kernel.cuh.
 template <class T>
-static void weight_gradient(const Conv2dRequest& request, const Tensor& grad, const Tensor& input,
+void conv2d_weight_gradient(const Conv2dRequest& request, const Tensor& grad, const Tensor& input,
                             const Tensor& grad_weight, const Tensor& grad_bias, cudaStream_t stream) {
   using C = compute_t<T>;
   const Conv2dShape& shape = request.shape;
@@ -202,10 +178,20 @@ static std::tuple<Tensor, Tensor> conv2d_backward_weight(const Tensor& grad, con
     const Conv2dRequest request{
         shape,          Conv2dPass::backward_weight,    conv2d_dtype<T>(), last, allow_tf32,
         allow_winograd, device::current_device_limits()};
-    weight_gradient<T>(request, g, x, grad_weight, grad_bias, scope.stream());
+    conv2d_weight_gradient<T>(request, g, x, grad_weight, grad_bias, scope.stream());
   });
   return {grad_weight, grad_bias};
 }
+
+#define CNNEXT_INSTANTIATE_PASSES(T)                                                                         \
+  template void conv2d_gather<T>(const Conv2dRequest&, const Tensor&, const Tensor&,                         \
+                                 const Conv2dEpilogue<T>&, const Tensor&, cudaStream_t);                     \
+  template void conv2d_weight_gradient<T>(const Conv2dRequest&, const Tensor&, const Tensor&, const Tensor&, \
+                                          const Tensor&, cudaStream_t);
+CNNEXT_INSTANTIATE_PASSES(float)
+CNNEXT_INSTANTIATE_PASSES(double)
+CNNEXT_INSTANTIATE_PASSES(__half)
+CNNEXT_INSTANTIATE_PASSES(__nv_bfloat16)
 
 CNNEXT_CUDA_LIBRARY_IMPL(m) {
   m.impl("conv2d", TORCH_BOX(&conv2d));

@@ -46,6 +46,8 @@ void launch_gather(const Conv2dShape& shape, Conv2dPass pass, Conv2dLayouts layo
       {device::input("source", source, problem.images * problem.source.n),
        device::input("weight", weight, shape.k * shape.gemm_k()),
        device::input("bias", epilogue.bias, epilogue.bias != nullptr ? channels : 0),
+       device::input("residual", epilogue.residual,
+                     epilogue.residual != nullptr ? problem.pixels * channels : 0),
        device::output("destination", destination, problem.pixels * channels)},
       [&] { return conv2d_text(shape); },
       last ? conv2d_gather_direct_nhwc_kernel<T, E> : conv2d_gather_direct_nchw_kernel<T, E>, problem, source,

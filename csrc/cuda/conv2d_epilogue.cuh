@@ -1,7 +1,7 @@
 // What happens to an accumulator on its way out of a convolution, for every algorithm:
 //   v = acc + bias[k]        kBias
 //   v = v + residual[offset] kResidual, a tensor in the layout of the output
-//   v = max(v, 0)            kRelu, NaN stays
+//   v = max(v, 0)            kRelu, where `relu` is true; NaN stays
 //   y[offset] = v, rounded to T
 //   Σ (y − shift[k]) and Σ (y − shift[k])² per channel and block, kStatistics
 //
@@ -26,11 +26,12 @@ struct Epilogue {
   using C = compute_t<T>;
   static constexpr bool kHasStatistics = (kSteps & kStatistics) != 0;
 
-  const T* bias;      // [k]
-  const T* residual;  // as the output
-  const C* shift;     // [k]
-  C* sums;            // [blocks of pixels][2][k]
-  int64_t channels;   // k, of all groups
+  const T* bias = nullptr;      // [k]
+  const T* residual = nullptr;  // as the output
+  const C* shift = nullptr;     // [k]
+  C* sums = nullptr;            // [blocks of pixels][2][k]
+  int64_t channels = 0;         // k, of all groups
+  bool relu = false;
 
   // The value to be stored for output channel k at `offset` of the output.
   CNNEXT_DEVICE T apply(C acc, int64_t k, int64_t offset) const {
@@ -40,7 +41,7 @@ struct Epilogue {
     if constexpr ((kSteps & kResidual) != 0) {
       if (residual != nullptr) acc += device::to_compute(residual[offset]);
     }
-    if constexpr ((kSteps & kRelu) != 0) acc = acc < C(0) ? C(0) : acc;
+    if constexpr ((kSteps & kRelu) != 0) acc = relu && acc < C(0) ? C(0) : acc;
     return device::from_compute<T>(acc);
   }
 
@@ -65,7 +66,7 @@ struct Epilogue {
       C value = acc[i];
       if (add_bias) value += device::to_compute(b[kAlongChannels ? i : 0]);
       if (add_rest) value += device::to_compute(rest[i]);
-      if constexpr ((kSteps & kRelu) != 0) value = value < C(0) ? C(0) : value;
+      if constexpr ((kSteps & kRelu) != 0) value = relu && value < C(0) ? C(0) : value;
       result[i] = device::from_compute<T>(value);
     }
     return result;
@@ -73,6 +74,10 @@ struct Epilogue {
 
   CNNEXT_DEVICE C shift_of(int64_t k) const { return shift == nullptr ? C(0) : shift[k]; }
 };
+
+// What the launchers of all algorithms take.
+template <class T>
+using Conv2dEpilogue = Epilogue<T, kBias | kResidual | kRelu>;
 
 // The sums of one thread over its pixels, for its kChannels channels.
 template <class C, int kChannels>

@@ -9,7 +9,7 @@ namespace cnnext::implicit_gemm {
 // Forward and input gradient. `tile`: a row of the chooser's table.
 template <class T>
 void launch_gather(const Conv2dShape& shape, Conv2dPass pass, Conv2dLayouts layouts, int tile,
-                   const T* source, const T* weight, const Epilogue<T, kBias>& epilogue, T* destination,
+                   const T* source, const T* weight, const Conv2dEpilogue<T>& epilogue, T* destination,
                    cudaStream_t stream);
 
 // Sums of the weight gradient, partial [splits][k, c, r, s], or [splits][k, r, s, c] for NHWC, and

@@ -190,10 +190,10 @@ void with_tile(int tile, Run&& run) {
 
 template <class T>
 void launch_gather(const Conv2dShape& shape, Conv2dPass pass, Conv2dLayouts layouts, int tile,
-                   const T* source, const T* weight, const Epilogue<T, kBias>& epilogue, T* destination,
+                   const T* source, const T* weight, const Conv2dEpilogue<T>& epilogue, T* destination,
                    cudaStream_t stream) {
   GatherProblem problem = gather_problem(shape, pass, layouts);
-  const GatherCall<T, Epilogue<T, kBias>> call{shape, source, weight, epilogue, destination, stream};
+  const GatherCall<T, Conv2dEpilogue<T>> call{shape, source, weight, epilogue, destination, stream};
   with_tile<T>(tile, [&](auto config, const TileRow& row) {
     launch_gather_tile<decltype(config)>(row, problem, call, pass == Conv2dPass::backward_input,
                                          layouts.weight_channels_last);
@@ -211,7 +211,7 @@ void launch_weight(const Conv2dShape& shape, bool channels_last, int tile, int s
 
 #define CNNEXT_INSTANTIATE_IMPLICIT_GEMM(T)                                                              \
   template void launch_gather<T>(const Conv2dShape&, Conv2dPass, Conv2dLayouts, int, const T*, const T*, \
-                                 const Epilogue<T, kBias>&, T*, cudaStream_t);                           \
+                                 const Conv2dEpilogue<T>&, T*, cudaStream_t);                            \
   template void launch_weight<T>(const Conv2dShape&, bool, int, int, const T*, const T*, compute_t<T>*,  \
                                  compute_t<T>*, cudaStream_t);
 

@@ -10,7 +10,7 @@ namespace cnnext::tensor_core {
 // Forward and input gradient. `packed`: room for the plan's packed_bytes, aligned to 16.
 template <class T>
 void launch_gather(const Conv2dRequest& request, const Plan& plan, bool weight_channels_last, const T* source,
-                   const T* weight, const Epilogue<T, kBias>& epilogue, T* destination, void* packed,
+                   const T* weight, const Conv2dEpilogue<T>& epilogue, T* destination, void* packed,
                    cudaStream_t stream);
 
 // Sums of the weight gradient, partial [plan.splits][k, r, s, c], and partial_bias [plan.splits][k].

@@ -4,7 +4,7 @@
 namespace cnnext::tensor_core {
 
 template void launch_gather(const Conv2dRequest&, const Plan&, bool, const __half*, const __half*,
-                            const Epilogue<__half, kBias>&, __half*, void*, cudaStream_t);
+                            const Conv2dEpilogue<__half>&, __half*, void*, cudaStream_t);
 template void launch_weight(const Conv2dRequest&, const Plan&, const __half*, const __half*, float*, float*,
                             cudaStream_t);
 

@@ -169,7 +169,7 @@ void launch_gather_epilogue(const Conv2dRequest& request, const Plan& plan, bool
 
 template <class T>
 void launch_gather(const Conv2dRequest& request, const Plan& plan, bool weight_channels_last, const T* source,
-                   const T* weight, const Epilogue<T, kBias>& epilogue, T* destination, void* packed,
+                   const T* weight, const Conv2dEpilogue<T>& epilogue, T* destination, void* packed,
                    cudaStream_t stream) {
   launch_gather_epilogue(request, plan, weight_channels_last, source, weight, epilogue, destination, packed,
                          stream);

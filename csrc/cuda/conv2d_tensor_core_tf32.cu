@@ -4,7 +4,7 @@
 namespace cnnext::tensor_core {
 
 template void launch_gather(const Conv2dRequest&, const Plan&, bool, const float*, const float*,
-                            const Epilogue<float, kBias>&, float*, void*, cudaStream_t);
+                            const Conv2dEpilogue<float>&, float*, void*, cudaStream_t);
 template void launch_weight(const Conv2dRequest&, const Plan&, const float*, const float*, float*, float*,
                             cudaStream_t);
 

@@ -48,7 +48,7 @@ dim3 transform_grid(int64_t tiles, int64_t channels) {
 // The tiles [first, first + problem.padded_t), or what is there of them.
 template <class T>
 void launch_chunk(const Conv2dRequest& request, const Problem& problem, const Buffers& buffers, int64_t first,
-                  bool is_whole, const Epilogue<float, kBias>& epilogue, cudaStream_t stream) {
+                  bool is_whole, const Conv2dEpilogue<float>& epilogue, cudaStream_t stream) {
   using namespace device;
   constexpr int kPositions = T::kTile * T::kTile;
   const Conv2dShape& s = request.shape;
@@ -77,13 +77,14 @@ void launch_chunk(const Conv2dRequest& request, const Problem& problem, const Bu
                                       : inout("destination", buffers.destination, outputs);
   launch({small ? "conv2d_winograd_2x3_output_kernel" : "conv2d_winograd_4x3_output_kernel",
           transform_grid(t, k), dim3(kTransformThreads), 0, stream},
-         {input("M", buffers.m, kPositions * k * t), input("bias", epilogue.bias, s.k), destination}, text,
-         conv2d_winograd_output_kernel<T, Epilogue<float, kBias>>, problem, buffers.m, buffers.destination,
-         first, epilogue);
+         {input("M", buffers.m, kPositions * k * t), input("bias", epilogue.bias, s.k),
+          input("residual", epilogue.residual, outputs), destination},
+         text, conv2d_winograd_output_kernel<T, Conv2dEpilogue<float>>, problem, buffers.m,
+         buffers.destination, first, epilogue);
 }
 
 void launch_fused(const Conv2dRequest& request, const Plan& plan, const Problem& problem,
-                  const Buffers& buffers, const Epilogue<float, kBias>& epilogue, cudaStream_t stream) {
+                  const Buffers& buffers, const Conv2dEpilogue<float>& epilogue, cudaStream_t stream) {
   using namespace device;
   const Conv2dShape& s = request.shape;
   const bool forward = request.pass == Conv2dPass::forward;
@@ -94,15 +95,15 @@ void launch_fused(const Conv2dRequest& request, const Plan& plan, const Problem&
       {"conv2d_winograd_2x3_fused_kernel", grid, dim3(FusedConfig::kThreads), FusedConfig::kSharedBytes,
        stream, conv2d_flops(s)},
       {input("source", buffers.source, forward ? inputs : results), input("U", buffers.u, plan.weight_floats),
-       input("bias", epilogue.bias, s.k),
+       input("bias", epilogue.bias, s.k), input("residual", epilogue.residual, forward ? results : inputs),
        output("destination", buffers.destination, forward ? results : inputs)},
-      [&] { return conv2d_text(s); }, conv2d_winograd_2x3_fused_kernel<Epilogue<float, kBias>>, problem,
+      [&] { return conv2d_text(s); }, conv2d_winograd_2x3_fused_kernel<Conv2dEpilogue<float>>, problem,
       buffers.source, buffers.u, buffers.destination, epilogue);
 }
 
 template <class T>
 void launch_all(const Conv2dRequest& request, const Plan& plan, Problem problem, const Buffers& buffers,
-                const Epilogue<float, kBias>& epilogue, cudaStream_t stream) {
+                const Conv2dEpilogue<float>& epilogue, cudaStream_t stream) {
   using namespace device;
   const int64_t weights = plan.padded_c * plan.padded_k;
   launch(
@@ -124,7 +125,7 @@ void launch_all(const Conv2dRequest& request, const Plan& plan, Problem problem,
 }  // namespace
 
 void launch_gather(const Conv2dRequest& request, const Plan& plan, int output, bool weight_channels_last,
-                   const float* source, const float* weight, const Epilogue<float, kBias>& epilogue,
+                   const float* source, const float* weight, const Conv2dEpilogue<float>& epilogue,
                    float* destination, float* workspace, cudaStream_t stream) {
   if (plan.tiles == 0) return;
   const Problem problem = problem_of(request, plan, output, weight_channels_last);

@@ -1,0 +1,62 @@
+// The passes of conv2d by whatever algorithm is chosen, for conv2d itself and for the fused convolutions.
+#pragma once
+
+#include "../torch/conv2d_checks.h"
+#include "context.h"
+#include "conv2d_epilogue.cuh"
+#include "conv2d_request.h"
+
+namespace cnnext {
+
+template <class T>
+constexpr Conv2dDtype conv2d_dtype() {
+  if (std::is_same_v<T, float>) return Conv2dDtype::float32;
+  if (std::is_same_v<T, double>) return Conv2dDtype::float64;
+  return std::is_same_v<T, __half> ? Conv2dDtype::float16 : Conv2dDtype::bfloat16;
+}
+
+// A forward convolution's arguments, checked.
+struct Convolution {
+  const Tensor& input;
+  Conv2dShape shape;
+  bool channels_last;
+
+  Tensor empty_output() const { return empty(input, {shape.n, shape.k, shape.p, shape.q}, channels_last); }
+
+  template <class T>
+  Conv2dRequest request(bool allow_tf32, bool allow_winograd) const {
+    return {shape,
+            Conv2dPass::forward,
+            conv2d_dtype<T>(),
+            channels_last,
+            allow_tf32,
+            allow_winograd,
+            device::current_device_limits()};
+  }
+};
+
+inline Convolution checked_convolution(const Tensor& input, const Tensor& weight,
+                                       const std::optional<Tensor>& bias, const Sizes& stride,
+                                       const Sizes& padding, const Sizes& dilation, int64_t groups) {
+  const Conv2dShape shape =
+      conv2d_shape(sizes_of(input), sizes_of(weight), stride, padding, dilation, groups);
+  check_same_dtype(input, "input", weight, "weight");
+  check_same_device(input, "input", weight, "weight");
+  if (bias) {
+    check_shape(*bias, "bias", {shape.k});
+    check_same_dtype(input, "input", *bias, "bias");
+    check_same_device(input, "input", *bias, "bias");
+  }
+  return {input, shape, is_channels_last(input) || is_channels_last(weight)};
+}
+
+// Forward and input gradient: a gather of `source` into `destination`, both dense in the request's layout.
+template <class T>
+void conv2d_gather(const Conv2dRequest& request, const Tensor& source, const Tensor& weight,
+                   const Conv2dEpilogue<T>& epilogue, const Tensor& destination, cudaStream_t stream);
+
+template <class T>
+void conv2d_weight_gradient(const Conv2dRequest& request, const Tensor& grad, const Tensor& input,
+                            const Tensor& grad_weight, const Tensor& grad_bias, cudaStream_t stream);
+
+}  // namespace cnnext

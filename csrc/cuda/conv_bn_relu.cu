@@ -1,0 +1,141 @@
+// The fused convolutions on CUDA: conv2d_statistics, conv2d_residual_relu and the weight gradient with a
+// prologue; checks, outputs, launches, registration. The convolutions are those of conv2d.
+#include "../torch/conv_bn_relu_checks.h"
+#include "batch_norm_tensors.h"
+#include "conv2d_passes.h"
+
+namespace cnnext {
+namespace {
+
+using Optional = std::optional<Tensor>;
+
+Optional dense(const Optional& tensor, bool channels_last) {
+  return tensor ? Optional(contiguous_as(*tensor, channels_last)) : std::nullopt;
+}
+
+// The norm in front of a convolution, as the ops take it.
+struct Norm {
+  const Optional &mean, &var, &weight, &bias;
+  double eps;
+
+  void check_for(const Tensor& input) const {
+    check(mean.has_value() == var.has_value(), "expected `in_mean` and `in_var` both or neither");
+    check(mean || (!weight && !bias),
+          "expected `in_mean` and `in_var` where there is an `in_weight` or an `in_bias`");
+    if (!mean) return;
+    check_batch_norm_eps(eps, true);
+    check_batch_norm_parameters(input, {{"in_mean", mean}, {"in_var", var}}, check_same_device);
+    check_batch_norm_parameters(input, {{"in_weight", weight}, {"in_bias", bias}}, check_same_device);
+  }
+};
+
+// relu(batch_norm(x)), or x where there is no norm; x is dense.
+template <class T>
+Tensor activated(const Tensor& x, bool channels_last, const Norm& norm, cudaStream_t stream) {
+  using C = compute_t<T>;
+  if (!norm.mean || x.numel() == 0) return x;
+  const Tensor y = empty(x, sizes_of(x), channels_last), workspace = channel_values(x, 3 * x.size(1));
+  const BatchNormCall call = call_of(x, channels_last, {x, y}, stream);
+  C* coefficients = mutable_data<C>(workspace);
+  launch_coefficients(call, values_in(norm.mean), values_in(norm.var), values_in(norm.weight),
+                      values_in(norm.bias), norm.eps, coefficients);
+  launch_apply<T>(call, data<T>(x), coefficients, nullptr, true, mutable_data<T>(y));
+  return y;
+}
+
+// Mean and biased variance of every channel of y.
+template <class T>
+void statistics(const Tensor& y, bool channels_last, Tensor& mean, Tensor& var, cudaStream_t stream) {
+  using C = compute_t<T>;
+  if (y.numel() == 0) {
+    torch::stable::zero_(mean);
+    torch::stable::zero_(var);
+    return;
+  }
+  const BatchNormCall call = call_of(y, channels_last, {y}, stream);
+  const Tensor partial = partials(y, call);
+  launch_moments(call, data<T>(y), mutable_data<double>(partial));
+  launch_merge_moments<C>(call, data<double>(partial), values_in(std::nullopt), values_in(std::nullopt), 0,
+                          mutable_data<C>(mean), mutable_data<C>(var), nullptr);
+}
+
+using Statistics = std::tuple<Tensor, Tensor, Tensor>;
+
+Statistics conv2d_statistics(const Tensor& input, const Tensor& weight, const Optional& bias,
+                             const Optional& in_mean, const Optional& in_var, const Optional& in_weight,
+                             const Optional& in_bias, double in_eps, const Sizes& stride,
+                             const Sizes& padding, const Sizes& dilation, int64_t groups, bool allow_tf32,
+                             bool allow_winograd) {
+  const Convolution conv = checked_convolution(input, weight, bias, stride, padding, dilation, groups);
+  const Norm norm{in_mean, in_var, in_weight, in_bias, in_eps};
+  norm.check_for(input);
+  const CudaScope scope(input);
+  const bool last = conv.channels_last;
+  const Tensor output = conv.empty_output();
+  Tensor mean = channel_values(output, conv.shape.k), var = channel_values(output, conv.shape.k);
+  const Tensor x = contiguous_as(input, last);
+  const Optional b = dense(bias, false);
+  dispatch_cuda_floating(input, "input", [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    conv2d_gather<T>(conv.request<T>(allow_tf32, allow_winograd), activated<T>(x, last, norm, scope.stream()),
+                     weight, {data<T>(b)}, output, scope.stream());
+    statistics<T>(output, last, mean, var, scope.stream());
+  });
+  return {output, mean, var};
+}
+
+Tensor conv2d_residual_relu(const Tensor& input, const Tensor& weight, const Optional& bias,
+                            const Optional& residual, bool relu, const Sizes& stride, const Sizes& padding,
+                            const Sizes& dilation, int64_t groups, bool allow_tf32, bool allow_winograd) {
+  const Convolution conv = checked_convolution(input, weight, bias, stride, padding, dilation, groups);
+  const CudaScope scope(input);
+  const Tensor output = conv.empty_output();
+  check_like_input(residual, "residual", output, check_same_device);
+  const Tensor x = contiguous_as(input, conv.channels_last);
+  const Optional b = dense(bias, false), added = dense(residual, conv.channels_last);
+  dispatch_cuda_floating(input, "input", [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    conv2d_gather<T>(conv.request<T>(allow_tf32, allow_winograd), x, weight,
+                     {data<T>(b), data<T>(added), nullptr, nullptr, 0, relu}, output, scope.stream());
+  });
+  return output;
+}
+
+std::tuple<Tensor, Tensor> conv2d_backward_weight_prologue(const Tensor& grad, const Tensor& input,
+                                                           const Sizes& weight_size, const Tensor& in_mean,
+                                                           const Tensor& in_var, const Optional& in_weight,
+                                                           const Optional& in_bias, double in_eps,
+                                                           const Sizes& stride, const Sizes& padding,
+                                                           const Sizes& dilation, int64_t groups,
+                                                           bool allow_tf32, bool allow_winograd) {
+  const Conv2dShape shape = conv2d_shape(sizes_of(input), weight_size, stride, padding, dilation, groups);
+  check_grad(grad, shape);
+  check_same_dtype(grad, "grad", input, "input");
+  check_same_device(grad, "grad", input, "input");
+  const Optional mean(in_mean), var(in_var);
+  const Norm norm{mean, var, in_weight, in_bias, in_eps};
+  norm.check_for(input);
+  const CudaScope scope(grad);
+  const bool last = is_channels_last(grad) || is_channels_last(input);
+  const Tensor grad_weight = empty(grad, weight_size), grad_bias = empty(grad, {shape.k});
+  const Tensor g = contiguous_as(grad, last), x = contiguous_as(input, last);
+  dispatch_cuda_floating(grad, "grad", [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const Conv2dRequest request{
+        shape,          Conv2dPass::backward_weight,    conv2d_dtype<T>(), last, allow_tf32,
+        allow_winograd, device::current_device_limits()};
+    conv2d_weight_gradient<T>(request, g, activated<T>(x, last, norm, scope.stream()), grad_weight, grad_bias,
+                              scope.stream());
+  });
+  return {grad_weight, grad_bias};
+}
+
+}  // namespace
+
+CNNEXT_CUDA_LIBRARY_IMPL(m) {
+  m.impl("conv2d_statistics", TORCH_BOX(&conv2d_statistics));
+  m.impl("conv2d_residual_relu", TORCH_BOX(&conv2d_residual_relu));
+  m.impl("conv2d_backward_weight_prologue", TORCH_BOX(&conv2d_backward_weight_prologue));
+}
+
+}  // namespace cnnext
