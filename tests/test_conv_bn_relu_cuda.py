@@ -96,3 +96,17 @@ def test_norms_are_sound_and_waste_no_sectors(channels_last, gate, traced):
         }
         assert max(passes.values()) <= SECTORS_ALLOWED, ratios
     check("cnnext_traced", shifted(make_tensor((2, 7, 5, 3), torch.bfloat16, channels_last=channels_last)), gate)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_the_gradient_from_sums_of_several_processes(dtype):
+    """Sums and count twice as large stand for a second process with the same values: the same gradient."""
+    ops, x = torch.ops.cnnext_emulated, make_tensor((2, 6, 5, 3), dtype)
+    norm, grad = (
+        (*batch_statistics(x), *(t.to(dtype) for t in parameters_of(6))),
+        make_tensor((2, 6, 5, 3), dtype, seed=6),
+    )
+    whole = ops.batch_norm_relu_backward(grad, x, *norm, None, True, EPS)
+    sums = [2 * total for total in ops.batch_norm_relu_backward_sums(grad, x, *norm, None, True, EPS)]
+    of_two = ops.batch_norm_relu_backward_apply(grad, x, *norm, None, *sums, 2 * 30, True, EPS)
+    torch.testing.assert_close(of_two[0], whole[0])
