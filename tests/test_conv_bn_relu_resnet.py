@@ -1,5 +1,6 @@
 """Whole training steps of ResNet-18 on the fused functions: what they keep in memory, and where they lead."""
 
+import copy
 import itertools
 
 import fused_resnet
@@ -35,11 +36,15 @@ def saved_bytes(function, known):
 def test_activations_kept_for_the_backward_pass(layout):
     x = torch.randn(2, 1, 96, 96).contiguous(memory_format=layout)
     theirs = build(torch.nn).to(memory_format=layout)
+    swapped = copy.deepcopy(theirs)
+    cnnext.swap(swapped, fuse=True)
     with cnnext.backend("cpu"):
         ours = build(None).to(memory_format=layout)
         fused = saved_bytes(lambda: fused_resnet.forward(ours, x), ours.parameters())
+        by_swap = saved_bytes(lambda: swapped(x), swapped.parameters())
     torchs = saved_bytes(lambda: theirs(x), theirs.parameters())
     assert fused <= (1 - LEAST_SAVED) * torchs, f"{fused} bytes, torch keeps {torchs}"
+    assert by_swap <= (1 - LEAST_SAVED) * torchs, f"{by_swap} bytes after swap, torch keeps {torchs}"
 
 
 def losses(layers, layout, forward, steps=50):

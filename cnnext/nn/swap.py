@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 
 from cnnext.backends import AUTO, TORCH, backends, get
-from cnnext.nn import layers
+from cnnext.nn import fuse_model, layers
 
 Kind = type[torch.nn.Module]
 
@@ -58,25 +58,40 @@ class SwapReport:
     Attributes:
         swapped: name of each layer whose class was changed, and the class it has now.
         left: name of each convolution, pool or norm that stayed as it was, and why.
+        fused: name of the first layer of each chain that runs as one call, and the chain; None: not asked for.
+        unfused: name of each convolution that runs by itself, or of the layer before which a chain ends, and why.
     """
 
     swapped: dict[str, str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
+    fused: dict[str, str] | None = None
+    unfused: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lines = [f"swapped {len(self.swapped)} layers, left {len(self.left)}"]
-        lines += [f"  {name or '(the model itself)'}: {kind}" for name, kind in self.swapped.items()]
-        lines += [f"  {name or '(the model itself)'}: left, {reason}" for name, reason in self.left.items()]
+        lines += _lines(self.swapped) + _lines(self.left, "left, ")
+        if self.fused is not None:
+            lines += [f"fused {len(self.fused)} chains"] + _lines(self.fused) + _lines(self.unfused, "not fused, ")
         return "\n".join(lines)
 
 
-def swap(model: torch.nn.Module) -> SwapReport:
+def _lines(found: dict[str, str], what: str = "") -> list[str]:
+    return [f"  {name or '(the model itself)'}: {what}{text}" for name, text in found.items()]
+
+
+def swap(model: torch.nn.Module, fuse: bool = False) -> SwapReport:
     """Replace torch's layers in ``model`` by cnnext's, in place; ``model`` may itself be a layer.
 
     Args:
         model: any module. Only layers of exactly torch's class are touched: a subclass may have changed the forward
             pass, and is listed with that reason. A layer whose weight is parametrized is of such a subclass: swap
             first, and parametrize then.
+        fuse: whether chains of convolution → norm → sum → ReLU, without one or two of the latter three, run as one
+            call. They are looked for with torch.fx in the forward of each module, through ``torch.nn.Sequential``. A
+            chain is fused where each result is used once, no layer has a hook or is called at several places,
+            convolution and norm are in one mode, and nothing in between changes a value in place. What changes
+            later (a hook, another layer, another attribute of the module) is seen at the next call. As always with
+            torch.fx, a forward must not depend on more than tensors and its module's attributes.
 
     Returns:
         A :class:`SwapReport`, which prints as a list. Also left, and listed, are layers that are quantized, compiled by
@@ -84,9 +99,11 @@ def swap(model: torch.nn.Module) -> SwapReport:
         but torch's has kernels; what has no parameters counts as being where the model's first parameter is.
 
     Raises:
-        TypeError: ``model`` is not a module.
+        TypeError: ``model`` is not a module, or ``fuse`` no bool.
     """
     _require_module(model)
+    if not isinstance(fuse, bool):
+        raise TypeError(f"argument `fuse` must be a bool, but got {fuse!r}")
     sample = next(model.parameters(), None)
     report = SwapReport()
     for name, module in model.named_modules():
@@ -98,6 +115,9 @@ def swap(model: torch.nn.Module) -> SwapReport:
         elif wanted is not None:
             module.__class__ = wanted
             report.swapped[name] = f"cnnext.nn.{wanted.__name__}"
+    if fuse:
+        report.fused, unfused = fuse_model.fuse(model)
+        report.unfused = {name: reason for name, reason in unfused.items() if name not in report.left}
     return report
 
 
@@ -108,13 +128,14 @@ def unswap(model: torch.nn.Module) -> SwapReport:
         model: any module. Layers that were made from cnnext.nn become torch's too.
 
     Returns:
-        A :class:`SwapReport`. Left, and listed, are subclasses of cnnext's layers.
+        A :class:`SwapReport`, with the modules whose chains were fused. Left, and listed, are subclasses of cnnext's
+        layers.
 
     Raises:
         TypeError: ``model`` is not a module.
     """
     _require_module(model)
-    report = SwapReport()
+    report = SwapReport(fuse_model.unfuse(model))
     for name, module in model.named_modules():
         wanted = THEIRS.get(type(module))
         if wanted is not None:
