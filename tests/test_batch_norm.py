@@ -220,6 +220,26 @@ def test_derivatives_of_every_order(shape, training, channels_last, backend):
         assert torch.autograd.gradgradcheck(lambda *t: run(*t, training=training), tensors)
 
 
+@both_layouts
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_gradient_of_the_input_of_a_frozen_norm(dtype, channels_last, backend):
+    constant = make_parameters(21, dtype)
+
+    def frozen(function):
+        return lambda x: function(x, *(values.to(x.dtype) for values in constant))
+
+    x = make_tensor((3, 21, 9, 8), dtype, channels_last=channels_last, seed=1)
+    assert_gradients_as_exact_as_torch(
+        *map(frozen, (F.batch_norm, reference.batch_norm, torch_functional.batch_norm)), x
+    )
+
+
+def test_second_derivative_of_a_frozen_norm(backend):
+    constant = make_parameters(3, torch.float64)
+    x = make_tensor((2, 3, 2, 2), torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda x: F.batch_norm(x, *constant), x)
+
+
 @pytest.mark.parametrize("backend", own_backends(OP), indirect=True)
 def test_third_derivative(backend):  # torch's own stops at the second
     x = make_tensor((4, 2, 1, 2), torch.float64, requires_grad=True)
