@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from cnnext.backends import TORCH, choose
-from cnnext.ops.arguments import new_empty, require_same_device, require_tensor
+from cnnext.ops.arguments import is_channels_last, memory_format, new_empty, require_same_device, require_tensor
 from cnnext.registration import OpSpec, declare
 
 
@@ -186,6 +186,7 @@ def _backward(ops: Any, ctx: Any, grad: torch.Tensor | None, *_: Any) -> tuple[A
         return (None,) * 7
     input, weight, mean, var = ctx.saved_tensors
     if not (ctx.training or any(ctx.needs_input_grad[1:3])):  # a linear function of input: one pass, and no sums
+        grad = grad.contiguous(memory_format=memory_format(is_channels_last(input)))
         return (ops.batch_norm(grad, weight, None, torch.zeros_like(mean), var, False, ctx.eps)[0], *(None,) * 6)
     gradients = ops.batch_norm_backward(grad, input, weight, mean, var, ctx.training, ctx.eps)
     parameters = [
