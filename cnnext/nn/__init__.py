@@ -20,6 +20,7 @@ from cnnext.nn.layers import (
 )
 from cnnext.nn.resnet_blocks import BasicBlock, Bottleneck, ConvBNReLU
 from cnnext.nn.swap import SwapReport, swap, unswap
+from cnnext.nn.sync import SyncBatchNorm
 
 __all__ = [
     "AdaptiveAvgPool2d",
@@ -42,6 +43,7 @@ __all__ = [
     "Residual",
     "StochasticPool2d",
     "SwapReport",
+    "SyncBatchNorm",
     "filters",
     "swap",
     "unswap",

@@ -10,12 +10,13 @@ import torch
 
 from cnnext import functional as F
 from cnnext.nn import folding, layers
+from cnnext.nn.sync import SyncBatchNorm, group_of
 from cnnext.ops.arguments import pair
 
 Link = tuple[Any, Any]
 """A convolution and its norm, or None in the norm's place."""
 
-FUSED = (layers.Conv2d, layers.BatchNorm2d, torch.nn.ReLU)
+FUSED = (layers.Conv2d, layers.BatchNorm2d, SyncBatchNorm, torch.nn.ReLU)
 """What a fused op may stand for; a subclass may compute otherwise."""
 
 
@@ -101,7 +102,7 @@ def _stage(conv: Any, norm: Any) -> F.ConvBN:
     elif (values := folding.folded(conv, norm)) is not None:
         return F.ConvBN(*values, norm=False, **geometry)
     own = (conv.weight, conv.bias, norm.weight, norm.bias)
-    return F.ConvBN(*own, mean, var, training, momentum, norm.eps, **geometry)
+    return F.ConvBN(*own, mean, var, training, momentum, norm.eps, **geometry, process_group=group_of(norm))
 
 
 def conv_bn(input: torch.Tensor, conv: Any, norm: Any) -> torch.Tensor:

@@ -17,6 +17,7 @@ from cnnext.nn.fuse_order import what_moves
 
 Node = torch.fx.Node
 
+NORMS = (torch.nn.BatchNorm2d, torch.nn.SyncBatchNorm)
 LAZY = (layers.LazyConv2d, layers.LazyBatchNorm2d)
 RELUS = (torch.relu, torch.relu_, torch.nn.functional.relu, torch.nn.functional.relu_, "relu", "relu_")
 ADDS: dict[Any, str] = {
@@ -92,7 +93,7 @@ class Finder:
             link = links[-1]
             end = link.conv
             following = self._next(end)
-            if following is not None and self._is(following, torch.nn.BatchNorm2d) and self._joins(link, following):
+            if following is not None and self._is(following, NORMS) and self._joins(link, following):
                 end = link.norm = following
                 following = self._next(end)
             if following is None or not self._is_relu(following):
@@ -140,7 +141,7 @@ class Finder:
     def _module(self, node: Node) -> Any:
         return self.owner.get_submodule(str(node.target)) if node.op == "call_module" else None
 
-    def _is(self, node: Node, kind: type[torch.nn.Module]) -> bool:
+    def _is(self, node: Node, kind: Any) -> bool:
         """Whether the node is a call of a layer of that kind with one argument."""
         return isinstance(self._module(node), kind) and len(node.args) == 1 and not node.kwargs
 

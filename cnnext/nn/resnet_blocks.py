@@ -13,6 +13,7 @@ import torch
 
 from cnnext.nn import layers
 from cnnext.nn.conv_bn import conv_bn, has_hooks, may_fuse, run
+from cnnext.nn.sync import SyncBatchNorm
 
 Norm = Callable[[int], torch.nn.Module]
 
@@ -73,6 +74,7 @@ def _norm(norm_layer: Norm | None, channels: int) -> Any:
     ours: dict[Any, Norm] = {
         None: layers.BatchNorm2d,
         torch.nn.BatchNorm2d: layers.BatchNorm2d,
+        torch.nn.SyncBatchNorm: SyncBatchNorm,
     }
     return ours.get(norm_layer, norm_layer)(channels)  # type: ignore[misc]
 

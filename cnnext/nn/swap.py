@@ -13,6 +13,7 @@ import torch
 
 from cnnext.backends import AUTO, TORCH, backends, get
 from cnnext.nn import fuse_model, layers
+from cnnext.nn.sync import SyncBatchNorm
 
 Kind = type[torch.nn.Module]
 
@@ -28,6 +29,7 @@ OURS: dict[Kind, Kind] = {
     torch.nn.LazyConv2d: layers.LazyConv2d,
     torch.nn.LazyConvTranspose2d: layers.LazyConvTranspose2d,
     torch.nn.MaxPool2d: layers.MaxPool2d,
+    torch.nn.SyncBatchNorm: SyncBatchNorm,
 }
 THEIRS = {ours: theirs for theirs, ours in OURS.items()}
 OPS = {
@@ -38,6 +40,7 @@ OPS = {
     layers.Conv2d: "conv2d",
     layers.ConvTranspose2d: "conv2d_backward_input",
     layers.MaxPool2d: "max_pool2d",
+    SyncBatchNorm: "batch_norm",
 }
 RELATED = (
     torch.nn.modules.conv._ConvNd,

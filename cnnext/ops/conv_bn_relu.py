@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
+from cnnext.distributed import require_same_channels
 from cnnext.ops import conv_bn_relu_specs  # noqa: F401  (declares the ops)
 from cnnext.ops.conv2d_shape import Pair
 from cnnext.ops.conv_bn_relu_chain import run
@@ -29,6 +31,7 @@ def conv_bn_relu(
     padding: str | int | Pair = 0,
     dilation: int | Pair = 1,
     groups: int = 1,
+    process_group: Any = None,
 ) -> torch.Tensor:
     """Convolution, batch norm, residual and ReLU, with fewer passes over memory than one by one.
 
@@ -45,6 +48,9 @@ def conv_bn_relu(
         training: whether the norm uses, and learns, the statistics of the batch.
         momentum, eps: of the norm.
         stride, padding, dilation, groups: of the convolution.
+        process_group: of ``torch.distributed``, whose processes' batches share their statistics in training, as those
+            of ``torch.nn.SyncBatchNorm`` do; their N may differ, and be zero. All of them must call, forward and
+            backward. None: this process alone.
 
     The norm's parameters and running statistics are of ``input``'s dtype, or all float32 where that has 16 bits.
 
@@ -55,13 +61,14 @@ def conv_bn_relu(
         TypeError: an argument is of the wrong Python type.
         ValueError: training on a single value per channel, a wrong ``eps``, or only one running statistic.
         RuntimeError: shapes, values, dtypes or devices do not fit, or there are no running statistics without training;
-            the text names the argument and its value.
+            the text names the argument and its value. Also where this process is not in ``process_group``, or its
+            processes have different numbers of channels.
 
     In training the convolution takes the statistics of its result while that is in the cache, and one pass normalises,
     adds and rectifies. Neither the normalised values nor the mask of the ReLU are kept for the backward pass, which
     computes them anew. In evaluation the norm goes into the weight and the bias, and the rest into the convolution's
     last step. Under autocast the input, the weight, the bias and the residual are cast as for ``conv2d``. Deterministic
-    for any number of threads. Differentiable any number of times.
+    for any number of threads. Differentiable any number of times, with a process group once.
     Equivalent: ``F.relu(F.batch_norm(F.conv2d(...), ...) + residual)`` of torch.
     Source: Ioffe and Szegedy, "Batch Normalization" (2015); "Dive into Deep Learning", sections 8.5 and 8.6.
     """
@@ -79,7 +86,10 @@ def conv_bn_relu(
         padding,
         dilation,
         groups,
+        process_group=process_group,
     )
+    if process_group is not None and stage.trains:
+        require_same_channels(weight.shape[0], process_group)
     return conv_bn_relu_chain(input, (stage,), residual, relu)
 
 

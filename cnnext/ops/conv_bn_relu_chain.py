@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from cnnext import distributed
 from cnnext.backends import TORCH, Backend, choose
 from cnnext.ops.arguments import autocast, require_optional_tensor, require_tensor
 from cnnext.ops.batch_norm import batch_norm
@@ -67,7 +68,7 @@ def run(input: torch.Tensor, stages: Sequence[ConvBN], residual: torch.Tensor | 
 
 def _run_stage(backend: Backend, link: _Link, stage: ConvBN, geometry: Geometry) -> _Link:
     """A stage that ends in a ReLU, which may be left to the next one."""
-    if stage.trains and _has(backend, TRAINING, link.input):
+    if stage.trains and not distributed.synchronises(stage) and _has(backend, TRAINING, link.input):
         return _train(backend, link, stage, geometry)
     return _Link(_run_last(backend, link, stage, geometry, None, True))
 
@@ -76,6 +77,8 @@ def _run_last(
     backend: Backend, link: _Link, stage: ConvBN, geometry: Geometry, residual: torch.Tensor | None, relu: bool
 ) -> torch.Tensor:
     """A stage whose result is written."""
+    if distributed.synchronises(stage):
+        return distributed.run_stage(link.written(backend.ops), stage, geometry, residual, relu)
     if stage.trains and _has(backend, TRAINING, link.input):
         return _train(backend, link, stage, geometry).written(backend.ops, residual, relu)
     input = link.written(backend.ops)

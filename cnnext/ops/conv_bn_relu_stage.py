@@ -19,6 +19,7 @@ class ConvBN(NamedTuple):
         bn_weight, bn_bias, running_mean, running_var, momentum, eps: of the norm, as for ``batch_norm``.
         training: whether the norm uses, and learns, the statistics of the batch.
         norm: whether there is a norm.
+        process_group: processes whose batches share their statistics in training; None: this one alone.
     """
 
     weight: torch.Tensor
@@ -35,6 +36,7 @@ class ConvBN(NamedTuple):
     dilation: int | Pair = 1
     groups: int = 1
     norm: bool = True
+    process_group: Any = None
 
     @property
     def trains(self) -> bool:
@@ -113,7 +115,8 @@ def _check_norm(input: torch.Tensor, stage: ConvBN, shape: Any) -> None:
         raise ValueError("`running_mean` and `running_var` must either both be None or neither be None")
     if not stage.training and stage.running_mean is None:
         raise RuntimeError("`running_mean` and `running_var` must be given when training=False, but got None")
-    if stage.training and shape[0] * shape[2] * shape[3] == 1:
+    alone = stage.process_group is None  # otherwise the other processes may have more values
+    if alone and stage.training and shape[0] * shape[2] * shape[3] == 1:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {torch.Size(shape)}")
     if stage.eps < 0 or (stage.training and stage.eps == 0):
         raise ValueError(f"conv_bn_relu eps must be positive in training, else non-negative, but got {stage.eps}")
