@@ -91,7 +91,7 @@ def _triton_refuses(op: str, device: torch.device, dtype: torch.dtype) -> str | 
 
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "on", "true", "yes", "y")
-"""Whether Triton's kernels run in its interpreter: slowly, and on the CPU too. Then ``"auto"`` passes them over."""
+"""Whether Triton's kernels run in its interpreter: slowly, and on the CPU too. Then they run by their name alone."""
 
 CPU = Backend("cpu", EagerOps("cnnext"), ("cpu", "meta"), _cpu_refuses)
 CUDA = Backend("cuda", CPU.ops, ("cuda",), _cuda_refuses)
@@ -100,10 +100,14 @@ TRITON = Backend(
 )
 TORCH = Backend("torch", None, None, lambda op, device, dtype: None)
 
-AUTO = "auto"
+FIRST, AUTO = "first", "auto"
+CHOOSERS = (FIRST, AUTO)
+"""Names that stand for a choice among the backends: the first that can run a case, or the one measured fastest."""
+
 _automatic = [CPU, CUDA, TORCH]
 _by_name = {one.name: one for one in _automatic}
-_current: Backend | None = None  # None is "auto"
+_current: Backend | None = None  # None: one of CHOOSERS
+_measured: Callable[..., Backend] | None = None  # cnnext.auto.choose while "auto" is in force
 _warned: set[str] = set()
 
 
@@ -112,13 +116,14 @@ def register_backend(new: Backend, automatic: bool = True) -> None:
 
     Args:
         new: its ops must be registered for a namespace (:func:`cnnext.registration.register_namespace`).
-        automatic: whether it is one of :func:`backends`, tried by ``"auto"`` after those that are there and before
-            ``"torch"``. One that is not is reached by its name alone: the tests run the CUDA kernels on the CPU so.
+        automatic: whether it is one of :func:`backends`, tried by ``"first"`` after those that are there and before
+            ``"torch"``, and measured by ``"auto"``. One that is not is reached by its name alone: the tests run the
+            CUDA kernels on the CPU so.
 
     Raises:
         ValueError: the name is taken.
     """
-    if new.name in (AUTO, *_by_name):
+    if new.name in (*CHOOSERS, *_by_name):
         raise ValueError(f"backend={new.name!r} is registered already")
     _by_name[new.name] = new
     if automatic:
@@ -129,8 +134,8 @@ register_backend(TRITON, automatic=not INTERPRETED)
 
 
 def backends() -> tuple[str, ...]:
-    """Names that :func:`backend` takes, in the order in which ``"auto"`` tries them."""
-    return (AUTO, *(one.name for one in _automatic))
+    """Names that :func:`backend` takes: two that choose, then the others as ``"first"`` tries them."""
+    return (*CHOOSERS, *(one.name for one in _automatic))
 
 
 def registered() -> tuple[Backend, ...]:
@@ -151,15 +156,18 @@ def get(name: str) -> Backend:
 
 def current() -> str:
     """Name of the backend in force."""
-    return AUTO if _current is None else _current.name
+    if _current is not None:
+        return _current.name
+    return FIRST if _measured is None else AUTO
 
 
 class backend:  # noqa: N801  (used like torch.no_grad: a function that is also a context manager)
     """Choose who runs the ops, from here on or for the length of a ``with`` block.
 
     ``"cpu"`` is the C++ implementation, ``"cuda"`` that in CUDA, ``"triton"`` that in Triton, ``"torch"`` is PyTorch's
-    own layers (oneDNN, cuDNN), and ``"auto"``, the default, takes the first of :func:`backends` that can run the case
-    and says once why another was passed over.
+    own layers (oneDNN, cuDNN). ``"first"``, the default, takes the first of :func:`backends` that can run the case and
+    says once why another was passed over. ``"auto"`` measures those that can, once for each kind of call, and remembers
+    the fastest on disk (:mod:`cnnext.auto`).
     The choice is one for the whole process, like ``torch.set_num_threads``.
 
     Args:
@@ -176,11 +184,11 @@ class backend:  # noqa: N801  (used like torch.no_grad: a function that is also 
     """
 
     def __init__(self, name: str):
-        global _current
-        chosen = None if name == AUTO else get(name)
+        global _current, _measured
+        chosen = None if name in CHOOSERS else get(name)
         self._name = name
-        self._previous = _current
-        _current = chosen
+        self._previous = _current, _measured
+        _current, _measured = chosen, _choose_by_measuring() if name == AUTO else None
 
     def __repr__(self) -> str:
         return f"cnnext.backend({self._name!r})"
@@ -191,27 +199,58 @@ class backend:  # noqa: N801  (used like torch.no_grad: a function that is also 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        global _current
-        _current = self._previous
+        global _current, _measured
+        _current, _measured = self._previous
 
 
-def choose(op: str, tensor: torch.Tensor) -> Backend:
-    """Return the backend that runs ``op`` on tensors like ``tensor``.
+@constant_when_compiled
+def _choose_by_measuring() -> Callable[..., Backend]:
+    from cnnext import auto  # only when asked for
+
+    return auto.choose
+
+
+def choose(
+    op: str,
+    input: torch.Tensor,
+    function: Callable[..., Any] | None = None,
+    tensors: tuple[torch.Tensor | None, ...] = (),
+    others: tuple[Any, ...] = (),
+) -> Backend:
+    """Return the backend that runs ``op`` on tensors like ``input``.
+
+    Args:
+        op: what the backend must be able to run.
+        input: its first tensor.
+        function: the public function that asks, and is called to measure; without one nothing is measured.
+        tensors, others: what ``function`` was called with, after ``input``.
 
     Raises:
         RuntimeError: the backend in force cannot run it; the text says why.
     """
     if _current is not None:
-        reason = _current.can_run(op, tensor.device, tensor.dtype)
+        reason = _current.can_run(op, input.device, input.dtype)
         if reason is not None:
             raise RuntimeError(f"backend {_current.name!r} cannot run {op}: {reason}")
         return _current
+    if _measured is not None and function is not None:
+        return _measured(op, input, function, tensors, others)
+    return first(op, input)
+
+
+def first(op: str, tensor: torch.Tensor) -> Backend:
+    """The first backend that can run ``op`` on tensors like ``tensor``."""
     for candidate in _automatic:
         if candidate.can_run(op, tensor.device, tensor.dtype) is None:
             if candidate is not _automatic[0]:
                 _warn_of_those_before(candidate, op, tensor)
             return candidate
     raise AssertionError("torch runs everything")
+
+
+def candidates(op: str, tensor: torch.Tensor) -> list[Backend]:
+    """Every backend that can run ``op`` on tensors like ``tensor``, but those that are reached by their name alone."""
+    return [one for one in _automatic if one.can_run(op, tensor.device, tensor.dtype) is None]
 
 
 def _warn_of_those_before(chosen: Backend, op: str, tensor: torch.Tensor) -> None:
@@ -221,4 +260,4 @@ def _warn_of_those_before(chosen: Backend, op: str, tensor: torch.Tensor) -> Non
         if passed.takes(tensor.device) and reason is not None and reason not in _warned:
             _warned.add(reason)
             runner = "PyTorch's own layers" if chosen is TORCH else f"backend {chosen.name!r}"
-            warnings.warn(f"cnnext runs on {runner}, for {passed.name!r} cannot: {reason}", stacklevel=4)
+            warnings.warn(f"cnnext runs on {runner}, for {passed.name!r} cannot: {reason}", stacklevel=5)

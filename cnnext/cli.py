@@ -1,4 +1,4 @@
-"""The command line: ``cnnext train``, ``cnnext compare``, ``cnnext bench``, ``cnnext report``, ``cnnext info``."""
+"""The command line: ``cnnext train``, ``compare``, ``bench``, ``report``, ``tune`` and ``info``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import cnnext
-from cnnext.backends import AUTO, backends
+from cnnext.backends import FIRST, backends
 from cnnext.bench import command as bench
+from cnnext.bench import tune
 from cnnext.bench.results import ResultError
 from cnnext.checkpoint import CheckpointError
 from cnnext.commands import (
@@ -34,6 +35,7 @@ EXAMPLES = """examples:
   cnnext compare --model lenet                  each layer beside torch's: error and speed
   cnnext bench --minutes 3                      every layer of seven networks
   cnnext report bench-results.json              a page and pictures of what bench measured
+  cnnext tune resnet18                          find the fastest backend of each of its layers
   cnnext info                                   what is built, and which backend runs which op
 
 `cnnext COMMAND --help` tells the options of a command."""
@@ -141,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_options(
         add("report", report.run_report, "make a page, pictures and tables of results", report.EXAMPLES), _positive
     )
+    tune.add_options(add("tune", tune.run_tune, "measure beforehand for the backend `auto`", tune.EXAMPLES))
     add("info", run_info, "tell versions, what is built, and which backend runs which op", INFO_EXAMPLES)
     return parser
 
@@ -185,7 +188,7 @@ def _add_compare_options(command: argparse.ArgumentParser) -> None:
 
 def _add_where(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--backend", choices=list(backends()), default=AUTO, help=f"who runs the layers (default: {AUTO})"
+        "--backend", choices=list(backends()), default=FIRST, help=f"who runs the layers (default: {FIRST})"
     )
     command.add_argument(
         "--device",

@@ -12,7 +12,7 @@ import torch
 
 from cnnext import checkpoint, info
 from cnnext.atomic import require_writable
-from cnnext.backends import AUTO, backend, current, get
+from cnnext.backends import CHOOSERS, backend, current, get
 from cnnext.compare import compare, our_layers
 from cnnext.compare import report as report_comparison
 from cnnext.data import FashionMNIST, Loader
@@ -127,7 +127,7 @@ def _choose_device(options: argparse.Namespace) -> torch.device:
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: torch sees no GPU")
     device = torch.device(options.device) if options.device else default_device()
-    if options.backend != AUTO:
+    if options.backend not in CHOOSERS:
         reason = get(options.backend).can_run("conv2d", device, torch.float32)
         if reason:
             raise UsageError(f"--backend {options.backend} cannot run here: {reason}")

@@ -13,7 +13,7 @@ import torch
 import cnnext
 from cnnext import cuda_devices, library, registration, triton
 from cnnext._build import CPU, CUDA
-from cnnext.backends import AUTO, INTERPRETED, backends, get
+from cnnext.backends import CHOOSERS, INTERPRETED, backends, get
 from cnnext.data import files
 
 
@@ -120,7 +120,7 @@ def _folders() -> list[list[str]]:
 
 def _who_runs_what() -> str:
     """Per op and device, which backends run it (float32), then why the others do not."""
-    names = [name for name in backends() if name != AUTO]
+    names = [name for name in backends() if name not in CHOOSERS]
     devices = [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
     rows = [["op", "on", *names]]
     reasons: dict[str, set[str]] = {}

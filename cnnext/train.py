@@ -14,7 +14,7 @@ import torch
 
 from cnnext import checkpoint as _checkpoint
 from cnnext.atomic import require_writable
-from cnnext.backends import AUTO, current, get
+from cnnext.backends import CHOOSERS, current, get
 from cnnext.progress import progress_bar
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
@@ -44,7 +44,7 @@ def default_device() -> torch.device:
     gpu = torch.device("cuda")
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    runs = current() == AUTO or get(current()).can_run("conv2d", gpu, torch.float32) is None
+    runs = current() in CHOOSERS or get(current()).can_run("conv2d", gpu, torch.float32) is None
     return gpu if runs else torch.device("cpu")
 
 

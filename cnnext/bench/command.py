@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from cnnext.atomic import require_writable
-from cnnext.backends import AUTO, backends, get
+from cnnext.backends import AUTO, CHOOSERS, backends, get
 from cnnext.bench import results
 from cnnext.bench.passes import PASSES
 from cnnext.bench.plan import DTYPES, EDGE, SECTIONS, Plan, Run, failures
@@ -87,7 +87,7 @@ def run_bench(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> Plan:
-    device = _device(options.device)
+    device = device_of(options.device)
     if "tf32" in options.dtypes and device.type != "cuda":
         raise UsageError("--dtypes tf32: TF32 is a matter of GPUs, and --device is cpu")
     module = _module(options, device)
@@ -109,7 +109,8 @@ def _plan(options: argparse.Namespace) -> Plan:
     )
 
 
-def _device(name: str | None) -> torch.device:
+def device_of(name: str | None) -> torch.device:
+    """The device of that name; the GPU where there is one, unless said."""
     if name == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: torch sees no GPU")
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -117,7 +118,7 @@ def _device(name: str | None) -> torch.device:
 
 def _present(device: torch.device) -> list[str]:
     """Our backends that run on the device, and what chooses among them."""
-    names = [name for name in backends() if name not in (AUTO, "torch")]
+    names = [name for name in backends() if name not in (*CHOOSERS, "torch")]
     present = [name for name in names if get(name).can_run("conv2d", device, torch.float32) is None]
     return [*present, AUTO]
 
@@ -129,7 +130,7 @@ def _module(options: argparse.Namespace, device: torch.device) -> tuple[str, tor
         return None
     if options.shape is None:
         raise UsageError("--module needs the shape of its input: --shape N,C,H,W")
-    shape = _shape(options.shape)
+    shape = shape_of(options.shape)
     model = load_module(options.module).to(device)
     images = torch.rand(shape, generator=torch.Generator().manual_seed(1)).to(device)
     try:
@@ -142,7 +143,8 @@ def _module(options: argparse.Namespace, device: torch.device) -> tuple[str, tor
     return options.module.rpartition(":")[2], model, images
 
 
-def _shape(text: str) -> tuple[int, ...]:
+def shape_of(text: str) -> tuple[int, ...]:
+    """The sizes in ``N,C,H,W``."""
     try:
         shape = tuple(int(word) for word in text.replace("x", ",").split(","))
     except ValueError:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from cnnext.backends import AUTO, get
+from cnnext.backends import CHOOSERS, get
 from cnnext.bench import roof as roofs
 from cnnext.bench.passes import check, is_winograd_case, prepare
 from cnnext.bench.timing import Contender, Measured, Spread, peak_bytes, ratio, spread, take_turns
@@ -97,7 +97,7 @@ def _active(*groups: dict[str, Contender]) -> Any:
 
 
 def _refusal(case: LayerCase, backend: str, device: torch.device, dtype: torch.dtype) -> str | None:
-    if backend == AUTO:
+    if backend in CHOOSERS:
         return None
     op = "conv2d_backward_input" if case.op == "conv_transpose2d" else case.op
     return get(backend).can_run(op, device, dtype)

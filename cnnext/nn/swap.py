@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from cnnext.backends import AUTO, TORCH, backends, get
+from cnnext.backends import CHOOSERS, TORCH, backends, get
 from cnnext.nn import fuse_model, layers
 from cnnext.nn.sync import SyncBatchNorm
 
@@ -161,7 +161,7 @@ def _reason_to_leave(module: torch.nn.Module, wanted: Kind, sample: torch.Tensor
     tensor = next(module.parameters(recurse=False), torch.empty(0) if sample is None else sample)
     reasons = []
     for name in backends():
-        if name in (AUTO, TORCH.name):
+        if name in (*CHOOSERS, TORCH.name):
             continue
         reason = get(name).can_run(op, tensor.device, tensor.dtype)
         if reason is None:

@@ -36,7 +36,7 @@ def adaptive_avg_pool2d(
     """
     x, added = batched(input)
     size = _output_size(output_size, x)
-    backend = choose("adaptive_avg_pool2d", x)
+    backend = choose("adaptive_avg_pool2d", x, adaptive_avg_pool2d, (), (size,))
     if backend is TORCH:
         return torch.nn.functional.adaptive_avg_pool2d(input, size)
     output = backend.ops.adaptive_avg_pool2d(x, size)

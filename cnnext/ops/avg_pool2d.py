@@ -54,10 +54,11 @@ def avg_pool2d(
     require_bool(ceil_mode, "ceil_mode")
     require_bool(count_include_pad, "count_include_pad")
     _require_divisor(divisor_override)
-    backend = choose("avg_pool2d", x)
+    window = (kernel, steps, pad, ceil_mode, count_include_pad, divisor_override)
+    backend = choose("avg_pool2d", x, avg_pool2d, (), window)
     if backend is TORCH:
-        return torch.nn.functional.avg_pool2d(input, kernel, steps, pad, ceil_mode, count_include_pad, divisor_override)
-    output = backend.ops.avg_pool2d(x, kernel, steps, pad, ceil_mode, count_include_pad, divisor_override)
+        return torch.nn.functional.avg_pool2d(input, *window)
+    output = backend.ops.avg_pool2d(x, *window)
     return output.squeeze(0) if added else output
 
 

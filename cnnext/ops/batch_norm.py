@@ -54,9 +54,10 @@ def batch_norm(
     Source: Ioffe and Szegedy, "Batch Normalization" (2015); "Dive into Deep Learning", section 8.5.
     """
     _check_arguments(input, running_mean, running_var, weight, bias, training, momentum, eps)
-    backend = choose("batch_norm", input)
+    tensors, others = (running_mean, running_var, weight, bias), (training, momentum, eps)
+    backend = choose("batch_norm", input, batch_norm, tensors, others)
     if backend is TORCH:
-        return torch.nn.functional.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+        return torch.nn.functional.batch_norm(input, *tensors, *others)
     image = _as_image(input)
     statistics = (None, None) if training else (running_mean, running_var)
     output, mean, var = backend.ops.batch_norm(image, weight, bias, *statistics, training, eps)

@@ -54,7 +54,7 @@ def conv2d(
     require_same_device("input", input, "weight", weight)
     require_same_device("input", input, "bias", bias)
     input, weight, bias = autocast(input, weight, bias)
-    backend = choose("conv2d", input)
+    backend = choose("conv2d", input, conv2d, (weight, bias), (stride, padding, dilation, groups))
     if backend is TORCH:
         return torch.nn.functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
     if input.dim() == 3:

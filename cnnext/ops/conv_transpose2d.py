@@ -54,9 +54,10 @@ def conv_transpose2d(
     strides, paddings = pair(stride, "stride"), pair(padding, "padding")
     extra, dilations = pair(output_padding, "output_padding"), pair(dilation, "dilation")
     input, weight, bias = autocast(input, weight, bias)
-    backend = choose("conv2d_backward_input", input)
+    others = (strides, paddings, extra, groups, dilations)
+    backend = choose("conv2d_backward_input", input, conv_transpose2d, (weight, bias), others)
     if backend is TORCH:
-        return torch.nn.functional.conv_transpose2d(input, weight, bias, strides, paddings, extra, groups, dilations)
+        return torch.nn.functional.conv_transpose2d(input, weight, bias, *others)
     _require_fit(input, weight, bias, groups)
     _require_range(strides, paddings, extra, dilations)
     batched = input if input.dim() == 4 else input.unsqueeze(0)

@@ -34,7 +34,7 @@ def corr2d(input: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
     require_tensor(input, "input")
     require_tensor(kernel, "kernel")
     require_same_device("input", input, "kernel", kernel)
-    backend = choose("corr2d", input)
+    backend = choose("corr2d", input, corr2d, (kernel,))
     if backend is TORCH:
         _output_shape(input, kernel)
         return torch.nn.functional.conv2d(input[None, None], kernel[None, None])[0, 0]

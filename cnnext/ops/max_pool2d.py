@@ -54,7 +54,7 @@ def max_pool2d(
     steps, pad, dil = stride_pair(stride, kernel), pair(padding, "padding"), pair(dilation, "dilation")
     require_bool(ceil_mode, "ceil_mode")
     require_bool(return_indices, "return_indices")
-    backend = choose("max_pool2d", x)
+    backend = choose("max_pool2d", x, max_pool2d, (), (kernel, steps, pad, dil, ceil_mode, return_indices))
     if backend is TORCH:
         pool: Any = torch.nn.functional.max_pool2d  # its overloads know return_indices only as a literal
         return pool(input, kernel, steps, pad, dil, ceil_mode, return_indices)

@@ -7,15 +7,12 @@ Off, and while a graph is traced or captured, the heuristic's choice runs.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
-import json
 import os
 import platform
 import re
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,11 +20,11 @@ from typing import Any
 import torch
 import triton
 
-from cnnext.atomic import written_beside
+from cnnext.choices import Choices
 from cnnext.library import cache_folder
 from cnnext.triton.target import INTERPRETER, Target
 
-_files: dict[Path, dict[str, str]] = {}
+_files: dict[Path, Choices] = {}
 
 
 def wanted(tensor: torch.Tensor) -> bool:
@@ -59,35 +56,6 @@ def _kernels_hash() -> str:
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 
-def _read(path: Path) -> dict[str, str]:
-    """The choices in a file; one that is damaged is set aside."""
-    try:
-        choices = json.loads(path.read_text())
-        if not isinstance(choices, dict) or not all(isinstance(choice, str) for choice in choices.values()):
-            raise ValueError("it is not a table of names")
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        aside = path.with_suffix(".damaged")
-        warnings.warn(f"{path} cannot be read ({error}): it is set aside as {aside.name}", RuntimeWarning, stacklevel=2)
-        with contextlib.suppress(OSError):
-            os.replace(path, aside)
-        return {}
-    return choices
-
-
-def _remember(path: Path, key: str, choice: str) -> None:
-    """Add a choice to the file as it is now, which another process may have changed since it was read."""
-    _files[path][key] = choice
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        merged = {**_read(path), **_files[path]}
-        with written_beside(path) as beside:
-            beside.write_text(json.dumps(merged, indent=1, sort_keys=True))
-    except OSError as error:
-        warnings.warn(f"the choice of a config cannot be kept in {path}: {error}", RuntimeWarning, stacklevel=2)
-
-
 def best_first(
     configs: list[triton.Config], on: Target, key: str, measure: Callable[[list[triton.Config]], triton.Config]
 ) -> list[triton.Config]:
@@ -101,11 +69,11 @@ def best_first(
     """
     path = cache_file(on)
     if path not in _files:
-        _files[path] = _read(path)
+        _files[path] = Choices(path)
     best = next((config for config in configs if str(config) == _files[path].get(key)), None)
     if best is None:
         best = measure(configs)
-        _remember(path, key, str(best))
+        _files[path].remember(key, str(best))
     return [best, *(config for config in configs if config is not best)]
 
 
