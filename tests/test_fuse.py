@@ -208,6 +208,40 @@ def test_a_module_whose_values_change_all_the_time_runs_as_it_is():
     assert len(vars(net)["_fused_plans"]) < 60
 
 
+class Listed(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = torch.nn.ModuleList(Block(3, 3) for _ in range(2))
+        self.conv, self.shifts = torch.nn.Conv2d(3, 3, 1), [1, 2]
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return torch.relu(self.conv(x)) + sum(self.shifts)
+
+
+def test_lists_may_grow():
+    net, x = make(Listed), image()
+    before = copy.deepcopy(net)
+    cnnext.swap(net, fuse=True)
+    torch.testing.assert_close(net(x), before(x))
+    block = Block(3, 3).double()
+    for model in (net, before):
+        model.blocks.append(copy.deepcopy(block))
+        model.shifts.append(3)
+    torch.testing.assert_close(net(x), before(x))
+
+
+def test_a_norm_that_is_frozen_later(chains):
+    net, x = make(), image()
+    before = copy.deepcopy(net)
+    cnnext.swap(net, fuse=True)
+    for model in (net, before):
+        model.bn1.eval(), model.layer1[0].bn2.eval().requires_grad_(False)
+    torch.testing.assert_close(step(net, x), step(before, x))
+    assert len(chains) == 4
+
+
 def test_tied_parameters_stay_tied(chains):
     net, x = make(Nested), image()
     net.proj[1].weight = net.f[2][1].weight

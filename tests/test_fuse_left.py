@@ -1,6 +1,7 @@
 """Chains that ``swap(model, fuse=True)`` must not fuse, or not to their end, and the reasons that it gives."""
 
 import copy
+import random
 
 import pytest
 import torch
@@ -112,7 +113,37 @@ def counts(m, x):
 
 
 def draws(m, x):
+    return m.norm_a(m.a(x)) * random.random()
+
+
+def draws_by_torch(m, x):
     return m.norm_a(m.a(x)) * float(torch.rand(()))
+
+
+def counts_in_a_buffer(m, x):
+    m.norm_b.num_batches_tracked += 1
+    return m.norm_a(m.a(x)) * m.norm_b.num_batches_tracked
+
+
+def makes_a_tensor(m, x):
+    return m.norm_a(m.a(x)) + torch.ones(3, 1, 1)
+
+
+def calculates_with_a_parameter(m, x):
+    return m.norm_a(m.a(x)) * m.norm_b.weight.view(3, 1, 1)
+
+
+def calculates_with_a_buffer(m, x):
+    return m.norm_a(m.a(x)) * m.norm_b.running_var.view(3, 1, 1)
+
+
+@torch.no_grad()
+def decorated(m, x):
+    return m.norm_a(m.a(x))
+
+
+def asks_for_a_size(m, x):
+    return m.norm_a(m.a(x)) * m.b.weight.shape[0] * m.b.bias.numel()
 
 
 ORDERS = {
@@ -136,6 +167,13 @@ ORDERS = {
     keeps_a_value: ({}, {"a": "its forward keeps values in a module"}),
     counts: ({}, {"a": "its forward keeps values in a module"}),
     draws: ({}, {"a": "its forward draws random numbers"}),
+    draws_by_torch: ({}, {"a": "its forward calculates with tensors that are not its inputs"}),
+    counts_in_a_buffer: ({}, {"a": "its forward calculates with tensors that are not its inputs"}),
+    makes_a_tensor: ({}, {"a": "its forward calculates with tensors that are not its inputs"}),
+    calculates_with_a_parameter: ({"a": "a → norm_a"}, {}),
+    calculates_with_a_buffer: ({}, {"a": "its forward calculates with tensors that are not its inputs"}),
+    decorated: ({}, {"a": "its forward switches gradients or autocast"}),
+    asks_for_a_size: ({"a": "a → norm_a"}, {}),
 }
 
 
@@ -154,11 +192,16 @@ def test_what_is_not_fused(order):
         assert reason in report.unfused[name]
         assert f"  {name}: not fused, " in str(report)
     for _ in range(2):
-        torch.manual_seed(1)
+        seed()
         expected = before(x)
-        torch.manual_seed(1)
+        seed()
         torch.testing.assert_close(net(x), expected)
     torch.testing.assert_close(net.state_dict(), before.state_dict())
+
+
+def seed():
+    torch.manual_seed(1)
+    random.seed(1)
 
 
 def chain(*more):

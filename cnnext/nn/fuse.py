@@ -27,6 +27,9 @@ MOST_PLANS = 16
 """A module with more states than this has values that change all the time, and is not traced for each."""
 
 
+PLAIN = (type(None), bool, int, float, str)
+
+
 class Plan(NamedTuple):
     """How a module runs: ``forward(module, *inputs)``, for inputs of these names and containers of these lengths."""
 
@@ -152,8 +155,13 @@ def keep_plan(module: Any, plan: Plan | None) -> None:
 
 def _state(module: torch.nn.Module) -> tuple[Any, ...]:
     """The mode and the other plain values of a module, and which children it has."""
-    plain = [value for value in vars(module).values() if value is None or type(value) in (bool, int, float, str)]
-    return (*plain, *map(type, module._modules.values()))
+    values = [value for value in vars(module).values() if type(value) in PLAIN]
+    rows = [
+        tuple(row) for row in vars(module).values() if type(row) in (tuple, list) and all(type(x) in PLAIN for x in row)
+    ]
+    children = module._modules.values()
+    lengths = [len(child) for child in children if isinstance(child, (torch.nn.ModuleList, torch.nn.ModuleDict))]
+    return (*values, *rows, *lengths, *map(type, children))
 
 
 def _bind(plan: Plan, inputs: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, ...] | None:

@@ -2,7 +2,7 @@
 
 torch.fx runs the forward once, with stand-ins for its inputs, and what Python decides then is decided for good. A trace
 is therefore refused where it would compute something else than the forward on another day: where that asks for the type
-of a value, draws random numbers, changes itself, or switches gradients or autocast.
+of a value, calculates with other tensors, draws random numbers, changes itself, or switches gradients or autocast.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.fx
+from torch.overrides import TorchFunctionMode
 
 from cnnext.nn.conv_bn import has_hooks
 
@@ -50,7 +51,7 @@ def trace(owner: torch.nn.Module, forward: Any) -> Trace:
     """
     names = _input_names(forward)
     tracer = _Tracer(forward, names)
-    with _unchanged(owner):
+    with _unchanged(owner), _OnlyStandIns():
         try:
             graph = tracer.trace(owner)
         except Untraceable:
@@ -114,6 +115,30 @@ for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "
     setattr(_Value, f"__{_name}__", _in_place(_name))
 
 
+READS = ("__get__", "size", "stride", "dim", "numel", "is_contiguous", "is_floating_point", "__len__")
+"""What may be asked of a tensor that is no stand-in: nothing that depends on its values, or makes another."""
+
+SWITCHES = ("_set_grad_enabled", "_enter_autocast", "_exit_autocast", "_enter_inference_mode")
+
+
+class _OnlyStandIns(TorchFunctionMode):
+    """Refuses to calculate with tensors while a forward is traced, for the trace would know the result alone."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name.startswith(SWITCHES):
+            raise Untraceable("its forward switches gradients or autocast")
+        if name not in READS and not _holds_stand_in((args, kwargs)):
+            raise Untraceable("its forward calculates with tensors that are not its inputs")
+        return func(*args, **(kwargs or {}))
+
+
+def _holds_stand_in(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_stand_in, value.values()))
+    return any(map(_holds_stand_in, value)) if isinstance(value, (tuple, list)) else type(value) is _Value
+
+
 class _Tracer(torch.fx.Tracer):
     def __init__(self, forward: Any, names: tuple[str, ...]):
         super().__init__()
@@ -163,7 +188,7 @@ def _unchanged(owner: torch.nn.Module) -> Iterator[None]:
             torch.set_rng_state(torchs)
             random.setstate(pythons)
     if any(changed):
-        raise Untraceable("its forward keeps values in a module or makes tensors of its own")
+        raise Untraceable("its forward keeps values in a module")
     if drawn:
         raise Untraceable("its forward draws random numbers")
 
