@@ -24,6 +24,13 @@ test-exhaustive: $(VENV)/.installed-dev build  ## run what takes an hour: Triton
 test-gpu: $(VENV)/.installed-dev build  ## run the tests of the ops on a GPU, then under compute-sanitizer
 	$(BIN)/python tests/gpu.py $(ARGS)
 
+bench: $(VENV)/.installed build  ## measure layers, networks and calls beside PyTorch's in a quarter of an hour, and report
+	$(BIN)/cnnext bench --output runs/bench.json $(ARGS)
+	$(BIN)/cnnext report runs/bench.json --output runs/bench --tables
+
+bench-ops: $(VENV)/.installed-dev build  ## the layers of single ops by pytest-benchmark; ARGS="bench/bench_conv2d.py"
+	$(BIN)/python -m pytest $(or $(ARGS),$(wildcard bench/bench_*2d.py bench/bench_batch_norm.py bench/bench_conv_bn_relu.py))
+
 kernels: $(VENV)/.installed-dev build  ## measure what needs no GPU of the CUDA kernels: bench/results/kernels.md
 	$(BIN)/python bench/kernels.py
 
@@ -65,5 +72,5 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) --quiet --no-build-isolation -e ".[plot,dev]"
 	touch $@
 
-.PHONY: help demo kernels test test-slow test-exhaustive test-gpu lint format build wheel clean
+.PHONY: help demo bench bench-ops kernels test test-slow test-exhaustive test-gpu lint format build wheel clean
 .DEFAULT_GOAL := help

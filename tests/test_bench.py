@@ -11,7 +11,8 @@ from cnnext.backends import current
 from cnnext.bench import networks, plan, results, roof, summary
 from cnnext.bench.layers import Setting, measure_layer
 from cnnext.bench.timing import Contender, Measured, peak_bytes, ratio, spread, take_turns
-from cnnext.testing.layers import EDGES, LayerCase
+from cnnext.testing.layer_groups import EDGES
+from cnnext.testing.layers import LayerCase
 
 CPU = torch.device("cpu")
 ROOF = {"flops": {"float32": 1e11, "bfloat16": 2e11}, "copy": [[2**20, 1e10], [2**30, 5e9]]}
@@ -141,7 +142,8 @@ class TestNetwork:
     def test_a_row(self, small, which):
         before = {name: value.clone() for name, value in small[0].state_dict().items()}
         row = networks.measure_network("x", "X", *small, which, [OURS], 0.01, compiled=False)
-        assert set(row["times"]) == {f"{who} {layout}" for who in (OURS, "torch") for layout in ("NCHW", "NHWC")}
+        names = (OURS, f"{OURS}-fused", "torch")
+        assert set(row["times"]) == {f"{who} {layout}" for who in names for layout in ("NCHW", "NHWC")}
         assert row["apart"] <= row["agree"] and row["batch"] == 4
         assert all(torch.equal(value, before[name]) for name, value in small[0].state_dict().items())
 

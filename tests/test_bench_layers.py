@@ -8,7 +8,8 @@ import torch
 
 import cnnext
 from cnnext.bench.passes import OURS, check, passes_of, prepare
-from cnnext.testing.layers import EDGES, KINDS, TORCH, from_module, layers_of, network_layers
+from cnnext.testing.layer_groups import EDGES, GROUPS
+from cnnext.testing.layers import KINDS, TORCH, from_module, layers_of, network_layers
 from cnnext.testing.networks import NETWORKS
 
 TORCH_ONLY = {"lenet": (2, 0, 2), "vgg11": (8, 0, 5), "resnet18": (20, 17, 2), "resnet50": (53, 53, 2)}
@@ -38,7 +39,7 @@ def cut(case):
     n, c, h, w = case.input
     few = min(c, 32 if groups == 1 else groups)
     weight = case.weight
-    if case.op == "conv2d":
+    if case.op in ("conv2d", "conv_bn_relu"):
         weight = (min(weight[0], 32 if groups == 1 else groups), few // groups, *weight[2:])
     elif case.op == "batch_norm" and weight:
         weight = (few,)
@@ -48,9 +49,9 @@ def cut(case):
 
 
 @pytest.mark.skipif(cnnext.library.cpu_unavailable is not None, reason="there is no CPU library")
-@pytest.mark.parametrize("network", [*NETWORKS, "edge"])
+@pytest.mark.parametrize("network", [*NETWORKS, *GROUPS])
 def test_every_layer_keeps_the_parity_rule(network):
-    cases = EDGES if network == "edge" else network_layers(network, 2)
+    cases = GROUPS[network] if network in GROUPS else network_layers(network, 2)
     for case in {cut(case) for case in cases}:
         for which in passes_of(case):
             tensors = case.tensors()

@@ -14,10 +14,11 @@ from cnnext.atomic import require_writable
 from cnnext.backends import AUTO, CHOOSERS, backends, get
 from cnnext.bench import results
 from cnnext.bench.passes import PASSES
-from cnnext.bench.plan import DTYPES, EDGE, SECTIONS, Plan, Run, failures
+from cnnext.bench.plan import DTYPES, SECTIONS, Plan, Run, failures
 from cnnext.bench.summary import summary
 from cnnext.commands import FAILED, UsageError
 from cnnext.progress import progress_bar
+from cnnext.testing.layer_groups import GROUPS
 from cnnext.testing.layers import KINDS, layers_of
 from cnnext.testing.networks import NETWORKS
 
@@ -29,7 +30,7 @@ EXAMPLES = """examples:
 
 A layer is first checked against torch's, then timed in turns with it. The exit code is 1 if a check fails.
 `cnnext report FILE` makes a page of the results."""
-OPS = ("corr2d", *KINDS.values())
+OPS = ("corr2d", *KINDS.values(), "conv_bn_relu")
 
 
 def add_options(command: argparse.ArgumentParser, positive: Any, count: Any) -> None:
@@ -40,7 +41,7 @@ def add_options(command: argparse.ArgumentParser, positive: Any, count: Any) -> 
         add = command.add_argument
         add(f"--{name}", nargs="+", choices=choices, default=default, metavar="X", help=f"{text} (default: {said})")
 
-    names = [*NETWORKS, EDGE]
+    names = [*NETWORKS, *GROUPS]
     choose("networks", names, None, f"whose layers: {', '.join(names)}")
     choose("ops", OPS, None, f"only these: {', '.join(OPS)}")
     choose("passes", PASSES, None, f"of the layers: {', '.join(PASSES)}")
@@ -92,7 +93,7 @@ def _plan(options: argparse.Namespace) -> Plan:
         raise UsageError("--dtypes tf32: TF32 is a matter of GPUs, and --device is cpu")
     module = _module(options, device)
     return Plan(
-        networks=options.networks or [*NETWORKS, EDGE],
+        networks=options.networks or [*NETWORKS, *GROUPS],
         ops=options.ops or [],
         passes=options.passes or PASSES,
         backends=options.backends or _present(device),

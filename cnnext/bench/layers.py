@@ -16,6 +16,8 @@ from cnnext.testing import Parity
 from cnnext.testing.layers import OURS, TORCH, LayerCase
 
 LAYOUTS = ("NCHW", "NHWC")
+RUN_BY = {"conv_transpose2d": "conv2d_backward_input", "conv_bn_relu": "conv2d"}
+"""The op that a backend must have for one that is no op of its own."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,7 @@ def _active(*groups: dict[str, Contender]) -> Any:
 def _refusal(case: LayerCase, backend: str, device: torch.device, dtype: torch.dtype) -> str | None:
     if backend in CHOOSERS:
         return None
-    op = "conv2d_backward_input" if case.op == "conv_transpose2d" else case.op
-    return get(backend).can_run(op, device, dtype)
+    return get(backend).can_run(RUN_BY.get(case.op, case.op), device, dtype)
 
 
 def _ours(case: LayerCase, which: str, backend: str, tensors: Any) -> Contender:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from cnnext.backends import AUTO
 from cnnext.backends import TORCH as TORCH_BACKEND
 from cnnext.bench.layers import figures
 from cnnext.bench.roof import name_of
@@ -50,7 +51,7 @@ def measure_network(
         "batch": images.shape[0],
         "pass": which,
         "dtype": name_of(images.dtype),
-        "apart": max(_apart(model, images, which, backend) for backend in backends),
+        "apart": max(_apart(model, images, which, backend, fuse) for backend in backends for fuse in (False, True)),
         "agree": AGREE[which],
     }
     if row["apart"] > AGREE[which]:
@@ -59,7 +60,9 @@ def measure_network(
     for layout, form in FORMATS.items():
         x = images.contiguous(memory_format=form)
         for backend in backends:
-            ours[f"{backend} {layout}"] = Contender(_runner(_ours(model, form), x, which), backend)
+            for fuse in (False, True) if backend != AUTO else (False,):
+                name = f"{backend}{'-fused' if fuse else ''} {layout}"
+                ours[name] = Contender(_runner(_ours(model, form, fuse), x, which), backend)
         peers[f"torch {layout}"] = Contender(_runner(copy.deepcopy(model).to(memory_format=form), x, which))
     if compiled:
         peers |= _compiled(model, images, which)
@@ -83,9 +86,9 @@ def _without_dropout(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
-def _ours(model: torch.nn.Module, form: torch.memory_format = torch.contiguous_format) -> torch.nn.Module:
+def _ours(model: torch.nn.Module, form: torch.memory_format, fuse: bool) -> torch.nn.Module:
     model = copy.deepcopy(model).to(memory_format=form)
-    swap(model)
+    swap(model, fuse=fuse)
     return model
 
 
@@ -117,12 +120,12 @@ def _runner(model: torch.nn.Module, images: torch.Tensor, which: str) -> Callabl
     return step
 
 
-def _apart(model: torch.nn.Module, images: torch.Tensor, which: str, backend: str) -> float:
+def _apart(model: torch.nn.Module, images: torch.Tensor, which: str, backend: str, fuse: bool) -> float:
     """How far our results are from torch's in float64, on a few images: outputs, or the losses of three steps."""
     few = images[:4].double()
     theirs = copy.deepcopy(model).double()
     results = []
-    for one, by in ((_ours(theirs), backend), (theirs, TORCH_BACKEND.name)):
+    for one, by in ((_ours(theirs, torch.contiguous_format, fuse), backend), (theirs, TORCH_BACKEND.name)):
         contender = Contender(_runner(one, few, which), by)
         with contender.active():
             results.append(torch.stack([contender.run() for _ in range(3 if which == "training" else 1)]))

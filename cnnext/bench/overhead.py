@@ -62,6 +62,6 @@ def _call(case: LayerCase, functions: Any, tensors: list[Any], gradients: bool) 
         return prepare(case, "forward", functions, tensors)
     leaves = [x if x is None else x.detach().clone() for x in tensors]
     for i, leaf in enumerate(leaves):
-        if leaf is not None and not (case.op == "batch_norm" and i in (1, 2)):
+        if leaf is not None and i not in case.buffers:
             leaf.requires_grad_()
     return lambda: case.call(functions, leaves, True)

@@ -33,7 +33,7 @@ def prepare(
 
     Args:
         case: the layer.
-        which: one of :data:`PASSES`. ``forward`` runs without gradients, batch_norm's in evaluation mode; the backward
+        which: one of :data:`PASSES`. ``forward`` runs without gradients, a norm's in evaluation mode; the backward
             passes run over a graph made here, once; ``step`` is forward and backward, with all gradients.
         functions: ``OURS``, ``TORCH`` or something that has the op as an attribute.
         tensors: of :meth:`LayerCase.tensors`.
@@ -67,17 +67,14 @@ def prepare(
 
 def _leaves(case: LayerCase, which: str, tensors: Tensors) -> tuple[Tensors, Tensors]:
     """Copies of the tensors that need a gradient where this pass asks for it, and the list of those."""
-    first_weight = 3 if case.op == "batch_norm" else 1
     leaves, wanted = [], []
     for i, tensor in enumerate(tensors):
-        of_weight = i >= first_weight
-        needs = (i == 0 and which != "backward_weight") or (of_weight and which != "backward_input")
         leaf = tensor if tensor is None else tensor.detach()
-        if leaf is not None and needs:
+        if leaf is not None and i in case.buffers:
+            leaf = leaf.clone()  # training changes it
+        elif leaf is not None and which != ("backward_input" if i in case.weights else "backward_weight"):
             leaf.requires_grad_()
             wanted.append(leaf)
-        elif leaf is not None and not of_weight and i > 0:
-            leaf = leaf.clone()  # running statistics, which training changes
         leaves.append(leaf)
     return leaves, wanted
 

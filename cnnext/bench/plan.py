@@ -15,10 +15,10 @@ from cnnext.bench import environment, overhead, results, roof
 from cnnext.bench.layers import Setting, measure_layer
 from cnnext.bench.networks import measure_network
 from cnnext.bench.passes import passes_of
-from cnnext.testing.layers import EDGES, LayerCase, network_layers
+from cnnext.testing.layer_groups import GROUPS
+from cnnext.testing.layers import LayerCase, network_layers
 from cnnext.testing.networks import NETWORKS
 
-EDGE = "edge"
 MOST_SECONDS = {"layers": 2.0, "networks": 30.0, "overhead": 0.2}
 """That a row may take for its times, however much time there is."""
 DTYPES = {
@@ -37,7 +37,7 @@ class Plan:
     """What to measure.
 
     Attributes:
-        networks: keys of NETWORKS, and ``edge`` for the layers that no network has.
+        networks: keys of NETWORKS, and of :data:`GROUPS`.
         ops: of these only; empty for all.
         passes: of these only.
         backends: ours.
@@ -80,7 +80,7 @@ class Plan:
         return mixed
 
     def _cases(self, name: str) -> Sequence[LayerCase]:
-        return EDGES if name == EDGE else network_layers(name, self.batch_of(name))
+        return GROUPS[name] if name in GROUPS else network_layers(name, self.batch_of(name))
 
     def batch_of(self, name: str) -> int:
         """Images for a network."""
@@ -99,12 +99,12 @@ class Plan:
 
     def network_jobs(self) -> list[tuple[str, str]]:
         """(network, ``inference`` or ``training``) for the section ``networks``."""
-        names = [self.module[0]] if self.module is not None else [name for name in self.networks if name != EDGE]
+        names = [self.module[0]] if self.module is not None else [name for name in self.networks if name not in GROUPS]
         return [(name, which) for name in names for which in ("inference", "training")]
 
 
 def _biases(case: LayerCase) -> list[LayerCase]:
-    if not case.op.startswith("conv"):
+    if case.op not in ("conv2d", "conv_transpose2d"):
         return [case]
     return [replace(case, bias=bias, name=f"{case.name}, {'bias' if bias else 'no bias'}") for bias in (True, False)]
 

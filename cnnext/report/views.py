@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from cnnext.bench.summary import PASS_NAMES, best_ratio, contender, geometric_mean, timed
+from cnnext.testing.layer_groups import GROUPS
 
 WIDEST = 4.0
 """The ratio at which a bar is as long as it gets, in both directions."""
@@ -49,7 +50,7 @@ def sums_of_layers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """For each network, pass and dtype the times of its layers, each as often as the network has it."""
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for row in timed(rows):
-        if row["network"] != "edge":
+        if row["network"] not in GROUPS:
             groups.setdefault((row["network"], row["pass"], row["dtype"]), []).append(row)
     sums = []
     for (network, which, dtype), members in groups.items():

@@ -18,7 +18,7 @@ Tensors = list[Any]
 
 
 class _TorchFunctions:
-    """torch's own functions under our names, with one for corr2d, which torch has not."""
+    """torch's own functions under our names, with some for what torch has not."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(torch.nn.functional, name)
@@ -26,6 +26,23 @@ class _TorchFunctions:
     @staticmethod
     def corr2d(input: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.conv2d(input[None, None], kernel[None, None])[0, 0]
+
+    @staticmethod
+    def conv_bn_relu(
+        input: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        bn_weight: torch.Tensor,
+        bn_bias: torch.Tensor,
+        running_mean: torch.Tensor,
+        running_var: torch.Tensor,
+        residual: torch.Tensor | None,
+        training: bool,
+        **geometry: Any,
+    ) -> torch.Tensor:
+        output = torch.nn.functional.conv2d(input, weight, bias, **geometry)
+        output = torch.nn.functional.batch_norm(output, running_mean, running_var, bn_weight, bn_bias, training)
+        return torch.nn.functional.relu(output if residual is None else output + residual, inplace=True)
 
 
 OURS: Any = cnnext.functional
@@ -56,7 +73,10 @@ _USUAL = {
     "count_include_pad": True,
     "divisor_override": None,
     "eps": 1e-5,
+    "residual": False,
 }
+_BUFFERS = {"batch_norm": (1, 2), "conv_bn_relu": (5, 6)}
+_WEIGHTS = {"batch_norm": (3, 4), "conv_bn_relu": (1, 2, 3, 4)}
 
 
 class Work(NamedTuple):
@@ -76,7 +96,7 @@ class LayerCase:
         input: shape of the input.
         weight: shape of the weight, or the kernel; () for ops without.
         bias: whether there is one (batch_norm: whether there are weight and bias).
-        arguments: further keyword arguments, as pairs.
+        arguments: further keyword arguments, as pairs; ``residual`` says whether conv_bn_relu adds one.
         count: how often the model has it.
     """
 
@@ -105,6 +125,16 @@ class LayerCase:
             parts.append("no bias")
         return ", ".join(parts)
 
+    @property
+    def buffers(self) -> tuple[int, ...]:
+        """Positions of running mean and variance among the tensors."""
+        return _BUFFERS.get(self.op, ())
+
+    @property
+    def weights(self) -> tuple[int, ...]:
+        """Positions of weights and biases."""
+        return _WEIGHTS.get(self.op, (1, 2))
+
     def tensors(
         self,
         dtype: torch.dtype = torch.float32,
@@ -117,9 +147,11 @@ class LayerCase:
             nhwc = channels_last and shape is not None and len(shape) == 4
             one = None if shape is None else make_tensor(shape, dtype, channels_last=nhwc, seed=number, device=device)
             tensors.append(one)
-        if self.op == "batch_norm":
-            tensors[2].square_().add_(0.5)  # a variance
-        elif self.weight:
+        if self.buffers:
+            tensors[self.buffers[1]].square_().add_(0.5)  # a variance
+        if self.op == "conv_bn_relu":  # no value so near to zero that rounding decides what the ReLU does
+            tensors[4].copy_(torch.sign(tensors[4]) * 12)
+        if len(self.weight) > 1:
             tensors[1].mul_(math.prod(self.weight[1:]) ** -0.5)
         return tensors
 
@@ -133,12 +165,22 @@ class LayerCase:
             return [self.input, self.weight]
         groups = dict(self.arguments).get("groups", 1)
         channels = self.weight[1] * groups if self.op == "conv_transpose2d" else self.weight[0]
-        return [self.input, self.weight, (channels,) if self.bias else None]
+        shapes = [self.input, self.weight, (channels,) if self.bias else None]
+        if self.op == "conv_bn_relu":
+            residual = self._convolved if dict(self.arguments)["residual"] else None
+            return [*shapes, *[(channels,)] * 4, residual]
+        return shapes
+
+    @functools.cached_property
+    def _convolved(self) -> tuple[int, ...]:
+        input, weight = (torch.empty(shape, device="meta") for shape in (self.input, self.weight))
+        arguments: dict[str, Any] = {name: value for name, value in self.arguments if name != "residual"}
+        return tuple(torch.nn.functional.conv2d(input, weight, **arguments).shape)
 
     def call(self, functions: Any, tensors: Tensors, training: bool = False) -> torch.Tensor:
-        """The op by :data:`OURS` or :data:`TORCH`; ``training`` is batch_norm's."""
-        arguments = dict(self.arguments)
-        if self.op == "batch_norm":
+        """The op by :data:`OURS` or :data:`TORCH`; ``training`` is that of a norm."""
+        arguments = {name: value for name, value in self.arguments if name != "residual"}
+        if self.buffers:
             arguments["training"] = training
         return getattr(functions, self.op)(*tensors, **arguments)
 
@@ -166,7 +208,7 @@ class LayerCase:
     def _flops(self, x: int, w: int, y: int) -> int:
         if self.op == "corr2d":
             return 2 * y * w
-        if self.op == "conv2d":
+        if self.op in ("conv2d", "conv_bn_relu"):
             return 2 * y * w // self.weight[0]
         if self.op == "conv_transpose2d":
             return 2 * x * w // self.weight[0]
@@ -235,30 +277,3 @@ def network_layers(name: str, batch: int) -> tuple[LayerCase, ...]:
     with torch.device("meta"):
         model = network.build(layers=torch.nn)
         return tuple(layers_of(model, torch.empty(batch, *network.image), name))
-
-
-def _conv(name: str, input: tuple[int, ...], weight: tuple[int, ...], bias: bool = True, **arguments: Any) -> LayerCase:
-    return LayerCase("conv2d", name, input, weight, bias, tuple(arguments.items()))
-
-
-EDGES = (
-    _conv("edge 1x1 image", (1, 3, 1, 1), (8, 3, 1, 1)),
-    _conv("edge one image", (1, 64, 56, 56), (64, 64, 3, 3), padding=1),
-    _conv("edge prime sizes", (3, 13, 37, 41), (23, 13, 3, 5), padding=(1, 2)),
-    _conv("edge depthwise", (4, 96, 56, 56), (96, 1, 3, 3), padding=1, groups=96),
-    _conv("edge depthwise, stride 2", (4, 96, 56, 56), (96, 1, 3, 3), stride=2, padding=1, groups=96),
-    _conv("edge dilation", (2, 64, 28, 28), (64, 64, 3, 3), padding=2, dilation=2),
-    _conv("edge 11x11, stride 4", (2, 3, 224, 224), (64, 3, 11, 11), stride=4, padding=2),
-    _conv("edge one channel out", (2, 64, 56, 56), (1, 64, 3, 3), padding=1),
-    LayerCase("max_pool2d", "edge overlapping", (2, 64, 55, 55), arguments=(("kernel_size", 3), ("stride", 2))),
-    LayerCase("max_pool2d", "edge stride 1", (2, 64, 28, 28), arguments=(("kernel_size", 3), ("stride", 1))),
-    LayerCase("avg_pool2d", "edge padded", (2, 64, 28, 28), arguments=(("kernel_size", 3), ("padding", 1))),
-    LayerCase("adaptive_avg_pool2d", "edge uneven", (2, 64, 13, 13), arguments=(("output_size", 6),)),
-    LayerCase("batch_norm", "edge one pixel", (32, 256, 1, 1), (256,), True),
-    LayerCase("corr2d", "edge 3x3", (512, 512), (3, 3)),
-    LayerCase("corr2d", "edge 11x11", (512, 512), (11, 11)),
-    LayerCase(
-        "conv_transpose2d", "edge upsample", (2, 32, 28, 28), (32, 16, 4, 4), True, (("stride", 2), ("padding", 1))
-    ),
-)
-"""Layers that the networks have not, and sizes at which an algorithm may fall behind."""

@@ -1,0 +1,6 @@
+"""conv_transpose2d beside torch's, layer by layer; bench/conftest.py has the options."""
+
+from op_layers import test_layer
+
+OP = "conv_transpose2d"
+__all__ = ["OP", "test_layer"]
