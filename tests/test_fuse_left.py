@@ -85,7 +85,12 @@ def scaled_sum(m, x):
 
 
 def asks_for_a_type(m, x):
-    return m.norm_a(m.a(x)) if isinstance(x, torch.Tensor) else x
+    y = m.norm_a(m.a(x))
+    return y if isinstance(y, torch.Tensor) else x
+
+
+def asks_for_the_type_of_its_input(m, x):
+    return m.norm_a(m.a(x)) if isinstance(x, torch.Tensor) and not isinstance(x, (list, dict)) else x
 
 
 def looks_at_a_shape(m, x):
@@ -161,6 +166,7 @@ ORDERS = {
     added_to_itself: ({"a": "a → norm_a"}, {}),
     scaled_sum: ({"a": "a → norm_a"}, {}),
     asks_for_a_type: ({}, {"a": "its forward asks for the type of a value"}),
+    asks_for_the_type_of_its_input: ({"a": "a → norm_a"}, {}),
     looks_at_a_shape: ({}, {"a": "torch.fx cannot trace it: symbolically traced variables"}),
     looks_at_a_value: ({}, {"b": "torch.fx cannot trace it: symbolically traced variables"}),
     without_gradients: ({}, {"a": "its forward switches gradients or autocast"}),

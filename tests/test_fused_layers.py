@@ -133,6 +133,15 @@ def test_a_checkpoint_of_torchs_layers_loads():
     torch.testing.assert_close(ours(x), theirs(x))
 
 
+def test_a_checkpoint_of_a_numbered_sequence_loads():
+    numbered = torch.nn.Sequential(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, bias=False), torch.nn.BatchNorm2d(4)))
+    ours, x = torch.nn.Sequential(nn.ConvBNReLU(3, 4, 3)).eval(), torch.randn(2, 3, 5, 5)
+    ours.load_state_dict(numbered.state_dict())
+    torch.testing.assert_close(ours(x), torch.relu(numbered.eval()(x)))
+    with pytest.raises(RuntimeError, match=r"Unexpected key\(s\) in state_dict: \"0.2.weight\""):
+        ours.load_state_dict(numbered.state_dict() | {"0.2.weight": x})
+
+
 def test_a_lazy_layer_learns_its_channels(chains):
     layer, x = nn.ConvBNReLU(None, 4, 3), torch.randn(2, 3, 5, 5)
     layer(x)

@@ -87,13 +87,15 @@ def _input_names(forward: Any) -> tuple[str, ...]:
 
 
 class _Value(torch.fx.Proxy):
-    """A stand-in that does not answer what it is an instance of, unless torch asks."""
+    """A stand-in, of a tensor if it is for an input: a trace serves no other inputs. What it is else is not known."""
 
     @property
     def __class__(self) -> Any:
         asks = sys._getframe(1).f_globals.get("__name__", "")
         if asks.split(".")[0] in ("torch", "inspect", __name__.split(".")[0]):
             return _Value
+        if self.node.op == "placeholder":
+            return torch.Tensor
         raise Untraceable("its forward asks for the type of a value")
 
     @__class__.setter
@@ -136,7 +138,7 @@ class _OnlyStandIns(TorchFunctionMode):
 def _holds_stand_in(value: Any) -> bool:
     if isinstance(value, dict):
         return any(map(_holds_stand_in, value.values()))
-    return any(map(_holds_stand_in, value)) if isinstance(value, (tuple, list)) else type(value) is _Value
+    return any(map(_holds_stand_in, value)) if isinstance(value, (tuple, list)) else isinstance(value, torch.fx.Proxy)
 
 
 class _Tracer(torch.fx.Tracer):

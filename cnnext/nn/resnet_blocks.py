@@ -28,7 +28,8 @@ class ConvBNReLU(torch.nn.Module):
         eps, momentum: of the norm.
         relu: whether there is a ReLU.
 
-    Shapes: (N, C, H, W) to those of the convolution. The children are ``conv`` and ``bn``.
+    Shapes: (N, C, H, W) to those of the convolution. The children are ``conv`` and ``bn``, as of torchvision's
+    ``BasicConv2d``; checkpoints of its ``Conv2dNormActivation``, which calls them 0 and 1, are loaded too.
     """
 
     def __init__(
@@ -63,6 +64,12 @@ class ConvBNReLU(torch.nn.Module):
             return run(input, [(self.conv, self.bn)], relu=self.relu)
         output: torch.Tensor = self.bn(self.conv(input))
         return torch.relu(output) if self.relu else output
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
+        for number, name in (("0.", "conv."), ("1.", "bn.")):
+            for key in [key for key in state_dict if key.startswith(prefix + number)]:
+                state_dict[prefix + name + key[len(prefix + number) :]] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def extra_repr(self) -> str:
         """Whether there is a ReLU, for ``print``."""
