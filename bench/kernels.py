@@ -1,8 +1,8 @@
-"""`make kernels`: figures of the CUDA kernels that need no GPU, as bench/results/kernels.md.
+"""`make kernels`: figures of the CUDA and Triton kernels that need no GPU, as bench/results/kernels.md.
 
 What nvcc gives each kernel of registers and shared memory, how many of its blocks a multiprocessor holds, how much of
 its main loop is arithmetic; and, counted by the emulator on layers of the chapters' models, the memory transactions of
-each kernel over the fewest that would do. None of these is a time.
+each kernel over the fewest that would do. What Triton's compiler gives each of its kernels. None of these is a time.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT / "tests"))  # the emulator
 import emulated  # noqa: E402
 import kernels_layers  # noqa: E402
 import kernels_static  # noqa: E402
+import kernels_triton  # noqa: E402
 from emulator import build  # noqa: E402
 
 import cnnext  # noqa: E402
@@ -120,18 +121,21 @@ def main() -> None:
     kernels = kernels_static.compile_all()
     counted, blocks = run_layers()
     text = [
-        "# The CUDA kernels without a GPU",
+        "# The CUDA and Triton kernels without a GPU",
         "Made by `make kernels`; no figure here is a time.",
-        "## What each kernel takes",
+        "## What each CUDA kernel takes",
         "Registers a thread, shared memory and spills are nvcc's; blocks are those that one multiprocessor holds, by "
         "its limits, for the largest block that a layer below was launched with (empty: none was). HMMA and FFMA are "
         "their shares of the instructions in the main loop on sm_80, the innermost loop that has the most of them.",
         MAIN_LOOPS,
         static_table(kernels, blocks),
-        "## What each kernel moves",
+        "## What each CUDA kernel moves",
         "Counted by the emulator: 32-byte sectors of global memory over the distinct bytes of each request, and "
         "wavefronts of shared memory over one for each group of lanes that the hardware serves at once. 1.00 is ideal.",
         traffic_table(counted),
+        "## What each Triton kernel takes",
+        kernels_triton.TEXT,
+        table(kernels_triton.TITLE, kernels_triton.rows(kernels_triton.resources())),
     ]
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)
     OUTPUT.write_text("\n\n".join(text) + "\n")
