@@ -13,6 +13,7 @@ There what is known already is used, and otherwise the first backend that can ru
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -199,39 +200,32 @@ def _can_measure(tensors: Iterable[torch.Tensor | None]) -> bool:
 
 
 def _measure(able: list[Backend], function: Callable[..., Any], tensors: Tensors, others: Key) -> dict[str, float]:
-    """Seconds of each candidate that runs without an error.
+    """Seconds of each candidate that runs without an error, on copies of the tensors.
 
-    They run in a thread of their own, whose hooks, modes and autocast are not those of the caller.
+    In the caller's thread: OpenMP gives another one threads of its own, which then are more than there are cores.
     """
-    grad, inference = _grad(), torch.is_inference_mode_enabled()
+    grad = _grad() and not torch.is_inference_mode_enabled()
     with torch.no_grad():
         copies = [None if one is None else one.detach().clone() for one in tensors]
-    for copy, one in zip(copies, tensors, strict=True):
-        if copy is not None and one is not None and one.requires_grad and grad and not inference:
-            copy.requires_grad_()
-    times: dict[str, float] = {}
-
-    def work() -> None:
-        with torch.inference_mode(inference):
-            times.update(_time(able, function, [*copies, *others]))
-
-    if isinstance(tensors[0], torch.Tensor) and tensors[0].is_cuda:
-        torch.cuda.synchronize(tensors[0].device)  # the thread has another current stream
-    worker = threading.Thread(target=work, daemon=True)
-    worker.start()
-    worker.join()
-    return times
+    wanted = [
+        copy.requires_grad_()
+        for copy, one in zip(copies, tensors, strict=True)
+        if copy is not None and one is not None and one.requires_grad and grad
+    ]
+    try:
+        with torch.set_grad_enabled(bool(wanted)), _without_hooks():
+            return _time(able, lambda: function(*copies, *others), wanted, tensors[0])
+    finally:
+        _thread.forced = None
 
 
-def _time(able: list[Backend], function: Callable[..., Any], arguments: list[Any]) -> dict[str, float]:
+def _time(able: list[Backend], call: Callable[[], Any], wanted: list[torch.Tensor], like: Any) -> dict[str, float]:
     from cnnext.bench.timing import Contender, spread, take_turns  # only to measure
-
-    wanted = [one for one in arguments if isinstance(one, torch.Tensor) and one.requires_grad]
 
     def runner(backend: Backend) -> Callable[[], Any]:
         def run() -> Any:
             _thread.forced = backend
-            result = function(*arguments)
+            result = call()
             if not wanted:
                 return result
             output = result if isinstance(result, torch.Tensor) else result[0]
@@ -240,13 +234,19 @@ def _time(able: list[Backend], function: Callable[..., Any], arguments: list[Any
         return run
 
     contenders = {}
-    with torch.set_grad_enabled(bool(wanted)):
-        for backend in able:
-            run = runner(backend)
-            try:
-                run()
-            except Exception:  # whatever a backend cannot do after all; the others go on
-                continue
-            contenders[backend.name] = Contender(run)
-        taken = take_turns(contenders, arguments[0].device, SECONDS, least=3)
+    for backend in able:
+        run = runner(backend)
+        try:
+            run()
+        except Exception:  # whatever a backend cannot do after all; the others go on
+            continue
+        contenders[backend.name] = Contender(run)
+    taken = take_turns(contenders, like.device, SECONDS, least=3)
     return {name: spread(one.seconds).median for name, one in taken.items()}
+
+
+def _without_hooks() -> Any:
+    """A context in which what is saved for a backward pass does not go through the caller's hooks."""
+    if torch._C._autograd._top_saved_tensors_default_hooks(False) is None:
+        return contextlib.nullcontext()
+    return torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
