@@ -87,6 +87,15 @@ def test_folded_values_are_kept_until_a_value_changes(change, folds):
     assert len(folds) == 2
 
 
+def test_a_weight_that_is_not_dense(folds):
+    layer, x = make(), torch.randn(2, 3, 5, 5)
+    layer.conv.weight = torch.nn.Parameter(torch.randn(4, 3, 3, 6)[..., ::2])
+    layer(x), layer(x)
+    assert len(folds) == 1
+    layer.conv.weight.data.mul_(2)
+    torch.testing.assert_close(layer(x), unfused(layer, x))
+
+
 def test_another_dtype(folds):
     layer, x = make(), torch.randn(2, 3, 5, 5)
     layer(x), layer.double()

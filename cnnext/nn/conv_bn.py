@@ -96,11 +96,13 @@ def _stage(conv: Any, norm: Any) -> F.ConvBN:
     geometry = {name: getattr(conv, name) for name in ("stride", "padding", "dilation", "groups")}
     if norm is None:
         return F.ConvBN(conv.weight, conv.bias, norm=False, **geometry)
-    mean, var, training, momentum = layers.norm_arguments(norm)
-    if training:
+    if not norm.training and norm.running_mean is not None and norm.running_var is not None:
+        values = folding.folded(conv, norm)
+        if values is not None:
+            return F.ConvBN(*values, norm=False, **geometry)
+    else:
         folding.forget(norm)
-    elif (values := folding.folded(conv, norm)) is not None:
-        return F.ConvBN(*values, norm=False, **geometry)
+    mean, var, training, momentum = layers.norm_arguments(norm)
     own = (conv.weight, conv.bias, norm.weight, norm.bias)
     return F.ConvBN(*own, mean, var, training, momentum, norm.eps, **geometry, process_group=group_of(norm))
 

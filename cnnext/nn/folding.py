@@ -17,10 +17,21 @@ from cnnext import functional as F
 _SAMPLE = 64
 """Values of the weight that are compared."""
 
+Tensors = tuple[Any, Any, Any, Any, Any, Any]
+
 
 class _Entry(NamedTuple):
-    tensors: tuple[torch.Tensor | None, ...]
-    marks: tuple[Any, ...]
+    """What was folded, as long as ``tensors`` are the same, with those versions and addresses.
+
+    Attributes:
+        views: what is compared of the tensors, as parts of their memory.
+        sample: the values of the views at that time.
+    """
+
+    tensors: Tensors
+    marks: list[int]
+    eps: float
+    views: list[torch.Tensor]
     sample: torch.Tensor | None
     weight: torch.Tensor
     bias: torch.Tensor
@@ -36,17 +47,18 @@ def folded(conv: Any, norm: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
         None where a gradient flows to one of the six tensors, or where their values are not to be had: while a compiler
         or a transform of ``torch.func`` traces, or for other than plain tensors.
     """
-    statistics = norm.running_mean, norm.running_var
-    tensors = conv.weight, conv.bias, norm.weight, norm.bias, *statistics
-    if torch.compiler.is_compiling() or not _may_be_kept(tensors):
+    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
         return None
+    tensors = conv.weight, conv.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor is not None and tensor.requires_grad:
+                return None
     entry = _entries.get(norm)
-    marks = (norm.eps, *(None if t is None else (t._version, t.data_ptr(), t.dtype) for t in tensors))
-    sample = _sample(tensors) if conv.weight.device.type == "cpu" else None
-    if entry is None or not _is_current(entry, tensors, marks, sample):
-        with torch.inference_mode(False), torch.no_grad(), torch.autocast(conv.weight.device.type, enabled=False):
-            values = F.fold_batch_norm(*tensors, norm.eps)
-        entry = _entries[norm] = _Entry(tensors, marks, sample, *values)
+    if entry is None or not _is_current(entry, tensors, norm.eps):
+        if not all(tensor is None or _is_plain(tensor) for tensor in tensors):
+            return None
+        entry = _entries[norm] = _fold(tensors, norm.eps)
     return entry.weight, entry.bias
 
 
@@ -55,27 +67,41 @@ def forget(norm: torch.nn.Module) -> None:
     _entries.pop(norm, None)
 
 
-def _may_be_kept(tensors: tuple[torch.Tensor | None, ...]) -> bool:
-    plain = (torch.Tensor, torch.nn.Parameter)
-    if torch._C._functorch.peek_interpreter_stack() is not None:
+def _is_plain(tensor: torch.Tensor) -> bool:
+    return type(tensor) in (torch.Tensor, torch.nn.Parameter) and not tensor.is_inference()
+
+
+def _is_current(entry: _Entry, tensors: Tensors, eps: float) -> bool:
+    for tensor, kept in zip(tensors, entry.tensors, strict=True):
+        if tensor is not kept:
+            return False
+    if entry.eps != eps or entry.marks != _marks(tensors):
         return False
-    wants_gradient = torch.is_grad_enabled()
-    return all(
-        t is None or (type(t) in plain and not t.is_inference() and not (wants_gradient and t.requires_grad))
-        for t in tensors
-    )
+    return entry.sample is None or torch.equal(torch.cat(entry.views), entry.sample)
 
 
-def _is_current(entry: _Entry, tensors: tuple[Any, ...], marks: tuple[Any, ...], sample: torch.Tensor | None) -> bool:
-    same = all(a is b for a, b in zip(entry.tensors, tensors, strict=True)) and entry.marks == marks
-    if not same or sample is None or entry.sample is None:
-        return same and sample is entry.sample
-    return torch.equal(entry.sample, sample)
+def _marks(tensors: Tensors) -> list[int]:
+    marks: list[int] = []
+    for tensor in tensors:
+        if tensor is not None:
+            marks += tensor._version, tensor.data_ptr()
+    return marks
 
 
-def _sample(tensors: tuple[torch.Tensor | None, ...]) -> torch.Tensor:
-    weight, *vectors = (t.detach() for t in tensors if t is not None)
+def _fold(tensors: Tensors, eps: float) -> _Entry:
+    weight = tensors[0]
+    assert weight is not None
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
+        values = F.fold_batch_norm(*tensors, eps)
+        views = _views(tensors)
+        sample = torch.cat(views) if views and weight.device.type == "cpu" else None
+    return _Entry(tensors, _marks(tensors), eps, views, sample, *values)
+
+
+def _views(tensors: Tensors) -> list[torch.Tensor]:
+    """The vectors, and some of the weight's values: from everywhere if they lie densely, else the first tap's."""
+    weight, *vectors = (tensor.detach() for tensor in tensors if tensor is not None)
     if weight.is_contiguous() or weight.is_contiguous(memory_format=torch.channels_last):
         step = max(1, weight.numel() // _SAMPLE)
-        weight = weight.as_strided((min(_SAMPLE, weight.numel()),), (step,))
-    return torch.cat([weight.flatten(), *vectors])
+        return [weight.as_strided((min(_SAMPLE, weight.numel()),), (step,)), *vectors]
+    return [weight[:, 0, 0, 0], *vectors]

@@ -27,7 +27,7 @@ MOST_PLANS = 16
 """A module with more states than this has values that change all the time, and is not traced for each."""
 
 
-PLAIN = (type(None), bool, int, float, str)
+PLAIN = frozenset((type(None), bool, int, float, str))
 
 
 class Plan(NamedTuple):
@@ -155,13 +155,18 @@ def keep_plan(module: Any, plan: Plan | None) -> None:
 
 def _state(module: torch.nn.Module) -> tuple[Any, ...]:
     """The mode and the other plain values of a module, and which children it has."""
-    values = [value for value in vars(module).values() if type(value) in PLAIN]
-    rows = [
-        tuple(row) for row in vars(module).values() if type(row) in (tuple, list) and all(type(x) in PLAIN for x in row)
-    ]
-    children = module._modules.values()
-    lengths = [len(child) for child in children if isinstance(child, (torch.nn.ModuleList, torch.nn.ModuleDict))]
-    return (*values, *rows, *lengths, *map(type, children))
+    values: list[Any] = []
+    for value in vars(module).values():
+        kind = type(value)
+        if kind in PLAIN:
+            values.append(value)
+        elif (kind is tuple or kind is list) and all(type(item) in PLAIN for item in value):
+            values.append(tuple(value))
+    for child in module._modules.values():
+        values.append(type(child))
+        if isinstance(child, (torch.nn.ModuleList, torch.nn.ModuleDict)):
+            values.append(len(child))
+    return tuple(values)
 
 
 def _bind(plan: Plan, inputs: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, ...] | None:
