@@ -133,9 +133,7 @@ def main() -> None:
         "Counted by the emulator: 32-byte sectors of global memory over the distinct bytes of each request, and "
         "wavefronts of shared memory over one for each group of lanes that the hardware serves at once. 1.00 is ideal.",
         traffic_table(counted),
-        "## What each Triton kernel takes",
-        kernels_triton.TEXT,
-        table(kernels_triton.TITLE, kernels_triton.rows(kernels_triton.resources())),
+        *kernels_triton.section(),
     ]
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)
     OUTPUT.write_text("\n\n".join(text) + "\n")

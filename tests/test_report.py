@@ -208,7 +208,7 @@ class TestFiles:
     def test_our_own_kernels_are_read(self):
         if not kernels.DEFAULT.is_file():
             pytest.skip("bench/results/kernels.md comes with the sources, not with an installed package")
-        assert [len(table.rows) > 50 for table in kernels.read(kernels.DEFAULT)] == [True, True]
+        assert [len(table.rows) > 20 for table in kernels.read(kernels.DEFAULT)] == [True] * 3
 
 
 def damaged(**changes):

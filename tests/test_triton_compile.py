@@ -57,6 +57,21 @@ def assert_fit(kernels):
             assert TENSOR_CORES.get(kernel["target"], "") in " ".join(kernel["instructions"]), kernel
 
 
+def defined_kernels():
+    """The names of all kernels of the package."""
+    sources = (ROOT / "cnnext/triton").glob("*_kernel.py")
+    return {name for source in sources for name in re.findall(r"^def (\w+_kernel)\(", source.read_text(), re.M)}
+
+
+def test_the_report_tells_of_every_kernel():
+    figures = json.loads((ROOT / "bench/results/kernels_triton.json").read_text())
+    assert {(row["kernel"], row["target"]) for row in figures} == {(k, t) for k in defined_kernels() for t in TARGETS}
+    assert_fit(figures)
+    assert not any(row["spill_bytes"] for row in figures)
+    report = (ROOT / "bench/results/kernels.md").read_text()
+    assert all(f"| `{row['kernel']}` | " in report for row in figures)
+
+
 def test_the_three_passes_of_conv2d_use_tensor_cores():
     passes = [f"3x3 {name}, float16, channels_last" for name in ("forward", "backward_input", "backward_weight")]
     kernels = compiled("--targets", 80, 90, 100, "--kinds", "float16", "--only", *passes)
@@ -68,9 +83,7 @@ def test_the_three_passes_of_conv2d_use_tensor_cores():
 def test_every_op_compiles():
     kernels = compiled("--targets", 75, "--kinds", "bfloat16", "--only", *ONE_OF_EACH)
     assert_fit(kernels)
-    sources = (ROOT / "cnnext/triton").glob("*_kernel.py")
-    defined = {name for source in sources for name in re.findall(r"^def (\w+_kernel)\(", source.read_text(), re.M)}
-    assert {kernel["kernel"] for kernel in kernels} == defined
+    assert {kernel["kernel"] for kernel in kernels} == defined_kernels()
 
 
 def test_nothing_is_compiled_where_kernels_are_interpreted():
