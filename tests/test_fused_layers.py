@@ -33,6 +33,7 @@ def downsample(channels, out, stride):
 
 BLOCKS = {
     "ConvBNReLU": lambda: nn.ConvBNReLU(8, 6, 3, stride=2, padding=1),
+    "ConvBNReLU, more weights than results": lambda: nn.ConvBNReLU(8, 40, 3),
     "ConvBN": lambda: nn.ConvBNReLU(8, 6, (3, 2), padding="same", bias=True, relu=False),
     "BasicBlock": lambda: nn.BasicBlock(8, 8),
     "BasicBlock with downsample": lambda: nn.BasicBlock(8, 6, 2, downsample(8, 6, 2)),
@@ -41,7 +42,13 @@ BLOCKS = {
     "Residual": lambda: nn.Residual(6, True, 2, in_channels=8),
     "ResNeXtBlock": lambda: nn.ResNeXtBlock(8, 2, 0.5, in_channels=8),
 }
-STAGES = {"ConvBNReLU": [1], "ConvBN": [1], "BasicBlock": [2], "BasicBlock with downsample": [1, 2]}
+STAGES = {
+    "ConvBNReLU": [1],
+    "ConvBNReLU, more weights than results": [1],
+    "ConvBN": [1],
+    "BasicBlock": [2],
+    "BasicBlock with downsample": [1, 2],
+}
 STAGES |= {"Bottleneck": [3], "ResNeXt bottleneck": [1, 3], "Residual": [2], "ResNeXtBlock": [3]}
 every_block = pytest.mark.parametrize("name", BLOCKS)
 

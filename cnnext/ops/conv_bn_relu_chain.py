@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -82,7 +83,7 @@ def _run_last(
     if stage.trains and _has(backend, TRAINING, link.input):
         return _train(backend, link, stage, geometry).written(backend.ops, residual, relu)
     input = link.written(backend.ops)
-    if stage.trains or not _has(backend, EVALUATION, input) or _folding_rounds_gradients(input, stage):
+    if stage.trains or not _has(backend, EVALUATION, input) or not _folds(input, stage, geometry):
         return _one_by_one(input, stage, residual, relu)
     input, weight, bias = autocast(pad_odd(input, geometry.extra), *_folded(stage))
     result: torch.Tensor = backend.ops.conv2d_residual_relu(
@@ -95,11 +96,18 @@ def _has(backend: Backend, needed: tuple[str, ...], like: torch.Tensor) -> bool:
     return backend is not TORCH and all(backend.can_run(op, like.device, like.dtype) is None for op in needed)
 
 
-def _folding_rounds_gradients(input: torch.Tensor, stage: ConvBN) -> bool:
-    """Whether parameters would get their gradients through those of a weight and a bias of 16 bits."""
-    if not stage.norm or input.dtype in (torch.float32, torch.float64) or not torch.is_grad_enabled():
+def _folds(input: torch.Tensor, stage: ConvBN, geometry: Geometry) -> bool:
+    """Whether the norm goes into the weight, even if parameters then get their gradients through that.
+
+    Those must not be rounded to 16 bits; and passes over a weight that is larger than the output cost more than those
+    over the output that they save.
+    """
+    parameters = (stage.weight, stage.bias, stage.bn_weight, stage.bn_bias)
+    if not stage.norm or not torch.is_grad_enabled() or not any(t is not None and t.requires_grad for t in parameters):
+        return True
+    if input.dtype not in (torch.float32, torch.float64):
         return False
-    return any(t is not None and t.requires_grad for t in (stage.weight, stage.bias, stage.bn_weight, stage.bn_bias))
+    return bool(stage.weight.numel() <= math.prod(output_shape(input.shape, stage, geometry)))
 
 
 def _train(backend: Backend, link: _Link, stage: ConvBN, geometry: Geometry) -> _Link:
