@@ -40,6 +40,7 @@ def _short_call(spec: OpSpec, op: Any, ops: EagerOps) -> Callable[..., Any]:
     function, composable = _functions(spec, op, ops) if spec.backward is not None else (None, None)
     below_autograd = torch._C._AutoDispatchBelowAutograd
     tensors = [i for i, argument in enumerate(op._schema.arguments) if "Tensor" in str(argument.type)]
+    kernel = op._op  # without a layer of Python
     is_compiling, transforms = torch.compiler.is_compiling, torch._C._functorch.peek_interpreter_stack
 
     def call(*arguments: Any) -> Any:
@@ -52,7 +53,7 @@ def _short_call(spec: OpSpec, op: Any, ops: EagerOps) -> Callable[..., Any]:
                 if (tensor := arguments[i]) is not None and tensor.requires_grad:
                     return function.apply(*arguments)
         with below_autograd():
-            return op(*arguments)
+            return kernel(*arguments)
 
     return call
 
@@ -64,11 +65,11 @@ def _functions(
     save, derive = spec.save, spec.backward
     assert save is not None
     assert derive is not None
-    below_autograd = torch._C._AutoDispatchBelowAutograd
+    below_autograd, kernel = torch._C._AutoDispatchBelowAutograd, op._op
 
     def compute(*arguments: Any) -> Any:
         with below_autograd():
-            return op(*arguments)
+            return kernel(*arguments)
 
     def compute_and_save(ctx: Any, *arguments: Any) -> Any:
         output = compute(*arguments)

@@ -10,6 +10,8 @@ from cnnext.backends import TORCH, choose
 from cnnext.ops.arguments import is_channels_last, memory_format, new_empty, require_same_device, require_tensor
 from cnnext.registration import OpSpec, declare
 
+USUAL = frozenset((torch.Tensor, torch.nn.Parameter))
+
 
 def batch_norm(
     input: torch.Tensor,
@@ -104,6 +106,8 @@ def _check_arguments(
 def _check_channel_values(tensor: Any, name: str, input: torch.Tensor, channels: int) -> None:
     if tensor is None:
         return
+    if type(tensor) in USUAL and tensor.shape == (channels,) and tensor.device == input.device:
+        return  # nearly every call, at half the cost of the rest
     require_tensor(tensor, name)
     require_same_device("input", input, name, tensor)
     if tensor.dim() != 1 or tensor.size(0) != channels:
