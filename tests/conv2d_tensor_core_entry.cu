@@ -44,7 +44,7 @@ void run(const Call& call, const Conv2dRequest& request, const tensor_core::Plan
   auto *bias = static_cast<T*>(arrays[3]), *result = static_cast<T*>(arrays[4]);
   if (request.pass != Conv2dPass::backward_weight) {
     const auto packed = make_workspace(plan.packed_bytes);
-    const Conv2dEpilogue<T> epilogue{call.has_bias ? bias : nullptr, nullptr, nullptr, nullptr, 0};
+    const Conv2dEpilogue<T> epilogue{call.has_bias ? bias : nullptr};
     return tensor_core::launch_gather(request, plan, call.weight_channels_last != 0, first, second, epilogue,
                                       result, packed.get(), nullptr);
   }
@@ -80,22 +80,6 @@ EXPORTED void run_tensor_core(const char* tile, void* const* arrays) {
     default:
       throw std::runtime_error("not compiled for this architecture");
   }
-}
-
-// Every step of the epilogue. arrays: the Call; x, weight, bias, residual, shift, y, sums [tiles of
-// pixels][2][k].
-EXPORTED void run_tensor_core_epilogue(const char* tile, void* const* arrays) {
-  constexpr unsigned kAll = kBias | kResidual | kRelu | kStatistics;
-  const auto& call = *static_cast<const Call*>(arrays[0]);
-  const Conv2dRequest request = call.request(device::current_device_limits());
-  const auto plan = tensor_core::choose_tile(request, true, tile, nullptr);
-  const auto half = [&](int i) { return static_cast<__half*>(arrays[i]); };
-  const Epilogue<__half, kAll> epilogue{
-      half(3),      half(4), static_cast<const float*>(arrays[5]), static_cast<float*>(arrays[7]),
-      call.shape.k, true};
-  const auto packed = make_workspace(plan.packed_bytes);
-  tensor_core::launch_gather_epilogue(request, plan, call.weight_channels_last != 0, half(1), half(2),
-                                      epilogue, half(6), packed.get(), nullptr);
 }
 
 // arrays: the Call; architecture and multiprocessors; room for the text: why not, or the tile chosen and what

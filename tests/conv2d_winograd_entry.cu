@@ -44,9 +44,9 @@ EXPORTED void run_winograd(const char*, void* const* arrays) {
   std::memset(workspace.get(), 0xff, bytes);
   const auto* bias = call.has_bias ? static_cast<const float*>(arrays[3]) : nullptr;
   winograd::launch_gather(request, plan, static_cast<int>(call.output), call.weight_channels_last != 0,
-                          static_cast<const float*>(arrays[1]), static_cast<const float*>(arrays[2]),
-                          {bias, nullptr, nullptr, nullptr, 0}, static_cast<float*>(arrays[4]),
-                          static_cast<float*>(workspace.get()), nullptr);
+                          static_cast<const float*>(arrays[1]), static_cast<const float*>(arrays[2]), {},
+                          {bias}, static_cast<float*>(arrays[4]), static_cast<float*>(workspace.get()),
+                          nullptr);
 }
 
 // arrays: the Call; room for a text: why it cannot or should not run, or the sizes of the plan.

@@ -1,21 +1,17 @@
-"""The CUDA kernels of conv2d, emulated: every tile and way to copy, every edge of a tile, real layers, the epilogue.
+"""The CUDA kernels of conv2d, emulated: every tile and way to copy, every edge of a tile, real layers.
 
 The op's own tests (tests/test_conv2d.py) run over the same kernels; here each is asked for by name, and reached at the
 shapes where it could go wrong.
 """
 
-import ctypes
 import dataclasses
 import re
 from collections import Counter
-from pathlib import Path
 
 import emulated
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as torch_functional
-from conv2d_chooser import Shape
 from emulator import build
 
 import cnnext
@@ -175,37 +171,3 @@ def test_same_bits_whatever_the_order_of_the_warps(order, emulator):
         results.append((output, *torch.autograd.grad(output.square().sum(), leaves)))
     emulator.set_order("forward")
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
-
-
-@pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "channels_last"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
-@pytest.mark.parametrize("size", [(2, 8, 9, 8), (2, 8, 7, 5)], ids=str)
-def test_every_step_of_the_epilogue(size, dtype, channels_last):
-    shape = Shape(size, out=40, padding=1)
-    n, _, p, q = size
-    x, weight, bias = layer(*size, 40, 3, dtype, channels_last)
-    residual = make_tensor((n, 40, p, q), dtype, channels_last=channels_last, seed=4)
-    shift = make_tensor((40,), seed=5)
-    blocks = -(-n * p * q // 64)
-    sums, output = torch.full((blocks, 2, 40), torch.nan), torch.empty_like(residual)
-    numbers = np.array([*shape.numbers(), channels_last], np.int64)
-    # Rows of the interface are memory: a channels_last tensor is handed over as its permuted view.
-    arrays = [
-        (t.permute(0, 2, 3, 1) if t.dim() == 4 and channels_last else t).numpy()
-        for t in (x, weight, bias, residual, shift, sums, output)
-    ]
-    source = Path(__file__).parent / "test_conv2d_cuda_epilogue.cu"
-    library = ctypes.CDLL(str(build.library("conv2d_epilogue", [source], "traced")))
-    address = ctypes.cast(library.run_epilogue, ctypes.c_void_p).value
-    build.control("traced").call(address, str(dtype).removeprefix("torch."), [numbers, *arrays])
-
-    def exact(x, weight, bias, residual):
-        return (reference.conv2d(x, weight, bias, padding=1) + residual).relu()
-
-    def of_torch(x, weight, bias, residual):
-        return (torch_functional.conv2d(x, weight, bias, padding=1) + residual).relu()
-
-    assert_as_exact_as_torch(output, exact, of_torch, x, weight, bias, residual)
-    shifted = output.double() - shift.double()[:, None, None]
-    expected = torch.stack((shifted.sum((0, 2, 3)), shifted.square().sum((0, 2, 3))))
-    torch.testing.assert_close(sums.double().sum(0), expected, rtol=1e-5, atol=1e-4)

@@ -10,13 +10,11 @@ import torch
 from conv2d_tensor_core import (
     PASSES,
     TYPES,
-    call,
     call_for_text,
     check,
     description,
     functions,
     kernels,
-    memory,
     sum_of_pixels,
     tiles,
     to_tf32,
@@ -129,34 +127,6 @@ def test_every_kernel_of_the_table_was_run():
         "conv2d_backward_weight_reduce_kernel",
     }
     assert wanted | helpers == ran
-
-
-@pytest.mark.parametrize("channels_last", [True, False], ids=["channels_last", "nchw"])
-@pytest.mark.parametrize("out", [40, 37])
-def test_every_step_of_the_epilogue(out, channels_last):
-    """y = relu(conv + bias + residual), and per channel the sums of y − shift and of its square."""
-    case = Conv2dCase("epilogue", (3, 16, 7, 9), out, 3, padding=1)
-    x, weight, bias = case.tensors(torch.float16, channels_last)
-    residual = make_tensor((3, out, 7, 9), torch.float16, channels_last=channels_last, seed=5)
-    shift = make_tensor((out,), seed=6)
-    about = description(case, "forward", "float16", channels_last, channels_last)
-    for tile, tile_m in (("128x128", 128), ("128x64", 128), ("64x64", 64), ("64x32", 64)):
-        if tile not in tiles(case, "forward", "float16", channels_last):
-            continue
-        y = torch.full_like(residual, torch.nan)
-        sums = torch.full((-(-3 * 7 * 9 // tile_m), 2, out), torch.nan)
-        arrays = (x, weight, bias, residual, shift, y, sums)
-        call("run_tensor_core_epilogue", tile, about, *map(memory, arrays))
-
-        def relu(x, weight, bias, residual):
-            return (torch.nn.functional.conv2d(x, weight, bias, padding=1) + residual).relu()
-
-        def exact_sums(y, shift):
-            shifted = y - shift[:, None, None]
-            return torch.stack([shifted.sum((0, 2, 3)), shifted.square().sum((0, 2, 3))])
-
-        assert_as_exact_as_torch(y, relu, relu, x, weight, bias, residual)
-        assert_as_exact_as_torch(sums.sum(0), exact_sums, exact_sums, y.float(), shift)
 
 
 @pytest.mark.parametrize("which", PASSES)

@@ -76,6 +76,18 @@ void launch_moments(const BatchNormCall& call, const T* x, double* partial) {
   });
 }
 
+// partial of call.plan, to ⌈chunks / fold⌉ chunks.
+inline void launch_fold_moments(const BatchNormCall& call, int fold, const double* partial, double* folded) {
+  const int folds = ceil_div(call.plan.chunks, fold);
+  device::LaunchConfig config = call.over_channels("batch_norm_fold_moments_kernel", kMergeChannels);
+  config.grid.y = static_cast<unsigned>(folds);
+  device::launch(
+      config,
+      {device::input("partial", partial, call.partials()),
+       device::output("folded", folded, call.problem.c * 2 * folds)},
+      [&] { return call.text(); }, batch_norm_fold_moments_kernel<double>, call.plan, fold, partial, folded);
+}
+
 template <class C>
 void launch_merge_moments(const BatchNormCall& call, const double* partial, const ChannelValues& weight,
                           const ChannelValues& bias, double eps, C* mean, C* var, C* coefficients) {

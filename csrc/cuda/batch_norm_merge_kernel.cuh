@@ -55,26 +55,36 @@ struct MergeSums {
   double of_warp[kMergeWarps][kMergeChannels];
 };
 
-// One row of partial [chunks][2][c] for a thread's channel, and the chunks its warp takes.
+// Rows of partial [chunks][2][c] for a thread's channel, of the chunks [begin, end), which the warps of a
+// block divide among them. All of the block must call what sums.
 class BatchNormChunks {
  public:
-  CNNEXT_DEVICE explicit BatchNormChunks(const BatchNormPlan& plan)
+  CNNEXT_DEVICE BatchNormChunks(const BatchNormPlan& plan, int begin, int end)
       : plan_(plan),
+        begin_(begin),
+        end_(end),
         lane_(static_cast<int>(threadIdx.x) % device::kWarpSize),
         warp_(static_cast<int>(threadIdx.x) / device::kWarpSize) {}
+  CNNEXT_DEVICE explicit BatchNormChunks(const BatchNormPlan& plan) : BatchNormChunks(plan, 0, plan.chunks) {}
 
   CNNEXT_DEVICE int64_t channel() const { return int64_t{blockIdx.x} * kMergeChannels + lane_; }
   CNNEXT_DEVICE bool active() const { return channel() < plan_.c; }
   CNNEXT_DEVICE bool leads() const { return active() && warp_ == 0; }
+  // Of one chunk, and of all of these.
+  CNNEXT_DEVICE double values(int chunk) const {
+    return static_cast<double>(smaller(plan_.chunk, plan_.values - plan_.chunk * chunk));
+  }
+  CNNEXT_DEVICE double values() const {
+    return static_cast<double>(smaller(plan_.chunk * end_, plan_.values) - plan_.chunk * begin_);
+  }
 
-  // Σ term(value, chunk) over the chunks of row 0 or 1, in every thread of the channel. All of the block must
-  // call.
+  // Σ term(value, chunk) over the chunks' row 0 or 1, in every thread of the channel.
   template <class Term>
   CNNEXT_DEVICE double sum(const double* partial, int row, const Term& term) const {
     auto& shared = device::static_shared<MergeSums>();
     double total = 0;
     if (active()) {
-      for (int chunk = warp_; chunk < plan_.chunks; chunk += kMergeWarps) {
+      for (int chunk = begin_ + warp_; chunk < end_; chunk += kMergeWarps) {
         total += term(partial[(int64_t{chunk} * 2 + row) * plan_.c + channel()], chunk);
       }
     }
@@ -90,8 +100,19 @@ class BatchNormChunks {
     return sum(partial, row, [](double value, int) { return value; });
   }
 
+  // Σ(x − mean)² of all, where their sum is `total`.
+  CNNEXT_DEVICE double squares(const double* partial, double total) const {
+    const double mean = total / values(), inside = sum(partial, 1);
+    if (end_ - begin_ == 1) return inside;
+    return inside + sum(partial, 0, [&](double sum_of_chunk, int chunk) {
+             const double n = values(chunk), distance = sum_of_chunk / n - mean;
+             return n * (distance * distance);
+           });
+  }
+
  private:
   const BatchNormPlan& plan_;
+  int begin_, end_;
   int lane_, warp_;
 };
 
@@ -108,6 +129,20 @@ CNNEXT_DEVICE void write_forward_coefficients(int64_t channel, double mean, doub
   result.offset[channel] = static_cast<C>(bias.at_or(channel, 0) - (lost == lost ? lost * scale : 0));
 }
 
+// Many small chunks, those of a convolution's blocks, become few: `fold` of them one, by each row of blocks.
+// Partial is double: a template, because a header's kernels must be.
+template <class Partial>
+__global__ void __launch_bounds__(kMergeThreads, 2)
+    batch_norm_fold_moments_kernel(BatchNormPlan plan, int fold, const Partial* partial, Partial* folded) {
+  const int begin = static_cast<int>(blockIdx.y) * fold;
+  const BatchNormChunks chunks(plan, begin, smaller(begin + fold, plan.chunks));
+  const double sum = chunks.sum(partial, 0), square = chunks.squares(partial, sum);
+  if (!chunks.leads()) return;
+  Partial* of_chunk = folded + int64_t{blockIdx.y} * 2 * plan.c + chunks.channel();
+  of_chunk[0] = sum;
+  of_chunk[plan.c] = square;
+}
+
 // The chunks of batch_norm_moments_kernel become mean and biased variance, and coefficients where asked for.
 template <class C>
 __global__ void __launch_bounds__(kMergeThreads, 2)
@@ -115,20 +150,11 @@ __global__ void __launch_bounds__(kMergeThreads, 2)
                                     ChannelValues bias, double eps, C* mean, C* var,
                                     BatchNormCoefficients<C> coefficients) {
   const BatchNormChunks chunks(plan);
-  const double values = static_cast<double>(plan.values), whole = static_cast<double>(plan.chunk);
-  const double last = values - whole * (plan.chunks - 1);
-  const double total = chunks.sum(partial, 0) / values;
-  double square = chunks.sum(partial, 1);
-  if (plan.chunks > 1) {
-    square += chunks.sum(partial, 0, [&](double sum, int chunk) {
-      const double n = chunk + 1 < plan.chunks ? whole : last, distance = sum / n - total;
-      return n * (distance * distance);
-    });
-  }
+  const double sum = chunks.sum(partial, 0), square = chunks.squares(partial, sum);
   if (!chunks.leads()) return;
   const int64_t channel = chunks.channel();
-  const double variance = square < 0 ? 0 : square / values;  // NaN stays
-  mean[channel] = static_cast<C>(total);
+  const double total = sum / chunks.values(), variance = square < 0 ? 0 : square / chunks.values();
+  mean[channel] = static_cast<C>(total);  // NaN stays in both
   var[channel] = static_cast<C>(variance);
   if (coefficients.center == nullptr) return;
   write_forward_coefficients(channel, total, variance, weight, bias, eps, coefficients);

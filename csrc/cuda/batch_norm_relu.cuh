@@ -1,21 +1,11 @@
-// The ReLU behind a batch norm: forward in the pass that normalises, backward as a gate on the gradient. Both
-// find its argument by the same arithmetic on the same coefficients, so the mask need not be kept.
+// The ReLU behind a batch norm in the backward passes: a gate on the gradient. Its mask is not kept, but
+// found again as the forward pass found it.
 #pragma once
 
 #include "batch_norm_batch.cuh"
+#include "batch_norm_normalise.cuh"
 
 namespace cnnext {
-
-template <class C>
-CNNEXT_DEVICE C normalised(C x, C center, C scale, C offset) {
-  return (x - center) * scale + offset;
-}
-
-// NaN stays, as in torch; so does the gradient of a NaN.
-template <class C>
-CNNEXT_DEVICE C rectified(C value) {
-  return value <= C{0} ? C{0} : value;
-}
 
 enum class ReluGate {
   open,    // there is no ReLU
@@ -32,7 +22,7 @@ struct BatchNormGate {
   const C *scale = nullptr, *offset = nullptr;  // [c], of the forward pass, for ReluGate::input
 };
 
-// What a block needs for ReluGate::input, and what a thread takes of it.
+// What a block needs for ReluGate::input.
 template <class C>
 struct GateTiles {
   BatchNormTile<C> scale, offset;

@@ -31,58 +31,81 @@ static tensor_core::Plan tensor_core_plan(const Conv2dRequest& request, const Co
   return tensor_core::choose_tile(request, aligned, tensor_core::kTiles[choice.tile].name, nullptr);
 }
 
+// Room for the moments of a forward pass by blocks of `pixels` pixels, where they are wanted.
+template <class T>
+static Conv2dEpilogue<T> with_moments(const Conv2dEpilogue<T>& epilogue, const Conv2dShape& shape,
+                                      int64_t pixels, const Tensor& like, Conv2dMoments* moments) {
+  Conv2dEpilogue<T> result = epilogue;
+  if (moments == nullptr || shape.gemm_m() == 0) return result;
+  moments->pixels = pixels;
+  moments->partial = empty(like, {ceil_div(shape.gemm_m(), pixels), 2, shape.k}, ScalarType::Double);
+  result.moments = mutable_data<double>(moments->partial), result.channels = shape.k;
+  return result;
+}
+
 template <class T>
 static void tensor_core_gather(const Conv2dRequest& request, const Conv2dChoice& choice, const Tensor& source,
                                const Tensor& weight, const Conv2dEpilogue<T>& epilogue,
-                               const Tensor& destination, cudaStream_t stream) {
+                               const Tensor& destination, cudaStream_t stream, Conv2dMoments* moments) {
   const auto plan = tensor_core_plan<T>(request, choice, source, source);
   const bool weight_last = is_channels_last(weight);
   const Tensor w = contiguous_as(weight, weight_last);
   const Tensor packed = empty(source, {plan.packed_bytes / static_cast<int64_t>(sizeof(T))});
-  tensor_core::launch_gather(request, plan, weight_last, data<T>(source), data<T>(w), epilogue,
+  const int tile_m = tensor_core::kTiles[plan.tile].tile_m;
+  tensor_core::launch_gather(request, plan, weight_last, data<T>(source), data<T>(w),
+                             with_moments(epilogue, request.shape, tile_m, source, moments),
                              mutable_data<T>(destination), mutable_data<T>(packed), stream);
 }
 
 static void winograd_gather(const Conv2dRequest& request, int output, const Tensor& source,
-                            const Tensor& weight, const Conv2dEpilogue<float>& epilogue,
-                            const Tensor& destination, cudaStream_t stream) {
+                            const Tensor& weight, const Conv2dPrologue<float>& prologue,
+                            const Conv2dEpilogue<float>& epilogue, const Tensor& destination,
+                            cudaStream_t stream) {
   const auto plan = winograd::plan(request, output);
   const bool weight_last = is_channels_last(weight);
   const Tensor w = contiguous_as(weight, weight_last);
   const Tensor workspace = empty(source, {plan.weight_floats + plan.input_floats + plan.output_floats});
-  winograd::launch_gather(request, plan, output, weight_last, data<float>(source), data<float>(w), epilogue,
-                          mutable_data<float>(destination), mutable_data<float>(workspace), stream);
+  winograd::launch_gather(request, plan, output, weight_last, data<float>(source), data<float>(w), prologue,
+                          epilogue, mutable_data<float>(destination), mutable_data<float>(workspace), stream);
+}
+
+bool conv2d_takes_prologue(const Conv2dRequest& request) {
+  // Tensor cores are fed by cp.async, past the registers in which a value could be normalised.
+  return choose(request).algorithm != Conv2dAlgorithm::tensor_core;
 }
 
 template <class T>
 void conv2d_gather(const Conv2dRequest& request, const Tensor& source, const Tensor& weight,
-                   const Conv2dEpilogue<T>& epilogue, const Tensor& destination, cudaStream_t stream) {
+                   const Conv2dPrologue<T>& prologue, const Conv2dEpilogue<T>& epilogue,
+                   const Tensor& destination, cudaStream_t stream, Conv2dMoments* moments) {
   const Conv2dChoice choice = choose(request);
   const bool last = request.channels_last;
   switch (choice.algorithm) {
     case Conv2dAlgorithm::tensor_core:
       if constexpr (!std::is_same_v<T, double>) {
-        return tensor_core_gather<T>(request, choice, source, weight, epilogue, destination, stream);
+        return tensor_core_gather<T>(request, choice, source, weight, epilogue, destination, stream, moments);
       }
       return;  // not reached: there is none for float64
     case Conv2dAlgorithm::winograd_2x3:
     case Conv2dAlgorithm::winograd_4x3:
       if constexpr (std::is_same_v<T, float>) {
         const int output = choice.algorithm == Conv2dAlgorithm::winograd_2x3 ? 2 : 4;
-        return winograd_gather(request, output, source, weight, epilogue, destination, stream);
+        return winograd_gather(request, output, source, weight, prologue, epilogue, destination, stream);
       }
       return;  // not reached: it is for float32 alone
     case Conv2dAlgorithm::implicit_gemm: {
       const Tensor w = contiguous_as(weight, last);  // its order along gemm_k is that of the images
+      const int tile_m = implicit_gemm::tile_row(request.dtype, choice.tile).tile_m;
       return implicit_gemm::launch_gather(request.shape, request.pass, {last, last}, choice.tile,
-                                          data<T>(source), data<T>(w), epilogue, mutable_data<T>(destination),
-                                          stream);
+                                          data<T>(source), data<T>(w), prologue,
+                                          with_moments(epilogue, request.shape, tile_m, source, moments),
+                                          mutable_data<T>(destination), stream);
     }
     default: {
       const bool weight_last = is_channels_last(weight);
       const Tensor w = contiguous_as(weight, weight_last);
       return direct::launch_gather(request.shape, request.pass, {last, weight_last}, data<T>(source),
-                                   data<T>(w), epilogue, mutable_data<T>(destination), stream);
+                                   data<T>(w), prologue, epilogue, mutable_data<T>(destination), stream);
     }
   }
 }
@@ -96,7 +119,7 @@ static Tensor conv2d(const Tensor& input, const Tensor& weight, const std::optio
   const std::optional<Tensor> b = bias ? std::optional(contiguous_as(*bias, false)) : std::nullopt;
   dispatch_cuda_floating(input, "input", [&](auto tag) {
     using T = typename decltype(tag)::type;
-    conv2d_gather<T>(conv.request<T>(allow_tf32, allow_winograd), x, weight, {data<T>(b)}, output,
+    conv2d_gather<T>(conv.request<T>(allow_tf32, allow_winograd), x, weight, {}, {data<T>(b)}, output,
                      scope.stream());
   });
   return output;
@@ -117,7 +140,7 @@ static Tensor conv2d_backward_input(const Tensor& grad, const Tensor& weight, co
     const Conv2dRequest request{
         shape,          Conv2dPass::backward_input,     conv2d_dtype<T>(), last, allow_tf32,
         allow_winograd, device::current_device_limits()};
-    conv2d_gather<T>(request, g, weight, {}, grad_input, scope.stream());
+    conv2d_gather<T>(request, g, weight, {}, {}, grad_input, scope.stream());
   });
   return grad_input;
 }
@@ -125,7 +148,8 @@ static Tensor conv2d_backward_input(const Tensor& grad, const Tensor& weight, co
 // Sums of the splits, then their sum: see conv2d_backward_weight_reduce_kernel.cuh.
 template <class T>
 void conv2d_weight_gradient(const Conv2dRequest& request, const Tensor& grad, const Tensor& input,
-                            const Tensor& grad_weight, const Tensor& grad_bias, cudaStream_t stream) {
+                            const Conv2dPrologue<T>& prologue, const Tensor& grad_weight,
+                            const Tensor& grad_bias, cudaStream_t stream) {
   using C = compute_t<T>;
   const Conv2dShape& shape = request.shape;
   Conv2dChoice choice = choose(request);
@@ -150,11 +174,11 @@ void conv2d_weight_gradient(const Conv2dRequest& request, const Tensor& grad, co
     case Conv2dAlgorithm::implicit_gemm:
       sums_channels_last = request.channels_last;
       implicit_gemm::launch_weight(shape, request.channels_last, choice.tile, choice.splits, data<T>(grad),
-                                   data<T>(input), sums, bias_sums, stream);
+                                   data<T>(input), prologue, sums, bias_sums, stream);
       break;
     default:
-      direct::launch_weight(shape, request.channels_last, choice.splits, data<T>(grad), data<T>(input), sums,
-                            bias_sums, stream);
+      direct::launch_weight(shape, request.channels_last, choice.splits, data<T>(grad), data<T>(input),
+                            prologue, sums, bias_sums, stream);
   }
   launch_weight_reduce<T>(shape, choice.splits, sums_channels_last, sums, bias_sums,
                           mutable_data<T>(grad_weight), mutable_data<T>(grad_bias), stream);
@@ -178,16 +202,18 @@ static std::tuple<Tensor, Tensor> conv2d_backward_weight(const Tensor& grad, con
     const Conv2dRequest request{
         shape,          Conv2dPass::backward_weight,    conv2d_dtype<T>(), last, allow_tf32,
         allow_winograd, device::current_device_limits()};
-    conv2d_weight_gradient<T>(request, g, x, grad_weight, grad_bias, scope.stream());
+    conv2d_weight_gradient<T>(request, g, x, {}, grad_weight, grad_bias, scope.stream());
   });
   return {grad_weight, grad_bias};
 }
 
-#define CNNEXT_INSTANTIATE_PASSES(T)                                                                         \
-  template void conv2d_gather<T>(const Conv2dRequest&, const Tensor&, const Tensor&,                         \
-                                 const Conv2dEpilogue<T>&, const Tensor&, cudaStream_t);                     \
-  template void conv2d_weight_gradient<T>(const Conv2dRequest&, const Tensor&, const Tensor&, const Tensor&, \
-                                          const Tensor&, cudaStream_t);
+#define CNNEXT_INSTANTIATE_PASSES(T)                                                                \
+  template void conv2d_gather<T>(const Conv2dRequest&, const Tensor&, const Tensor&,                \
+                                 const Conv2dPrologue<T>&, const Conv2dEpilogue<T>&, const Tensor&, \
+                                 cudaStream_t, Conv2dMoments*);                                     \
+  template void conv2d_weight_gradient<T>(const Conv2dRequest&, const Tensor&, const Tensor&,       \
+                                          const Conv2dPrologue<T>&, const Tensor&, const Tensor&,   \
+                                          cudaStream_t);
 CNNEXT_INSTANTIATE_PASSES(float)
 CNNEXT_INSTANTIATE_PASSES(double)
 CNNEXT_INSTANTIATE_PASSES(__half)

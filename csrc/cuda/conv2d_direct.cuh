@@ -30,34 +30,40 @@ inline GatherProblem gather_problem(const Conv2dShape& s, Conv2dPass pass, Conv2
   return problem;
 }
 
-template <class T, class E>
+template <class T>
 void launch_gather(const Conv2dShape& shape, Conv2dPass pass, Conv2dLayouts layouts, const T* source,
-                   const T* weight, const E& epilogue, T* destination, cudaStream_t stream) {
+                   const T* weight, const Conv2dPrologue<T>& prologue, const Conv2dEpilogue<T>& epilogue,
+                   T* destination, cudaStream_t stream) {
   const GatherProblem problem = gather_problem(shape, pass, layouts);
   if (problem.pixels == 0) return;
   const bool last = layouts.channels_last;
   const int64_t block_pixels = int64_t{kThreads} / problem.lane_channels * kPixels;
   const int64_t blocks = last ? ceil_div(problem.pixels, block_pixels) * problem.channel_blocks
                               : ceil_div<int64_t>(problem.pixels * problem.channel_blocks, kThreads);
-  const int64_t channels = int64_t{problem.groups} * problem.out;
+  const int64_t channels = int64_t{problem.groups} * problem.out,
+                source_channels = int64_t{problem.groups} * problem.in;
   device::launch(
       {last ? "conv2d_gather_direct_nhwc_kernel" : "conv2d_gather_direct_nchw_kernel",
        dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream, conv2d_flops(shape)},
       {device::input("source", source, problem.images * problem.source.n),
        device::input("weight", weight, shape.k * shape.gemm_k()),
+       device::input("center", prologue.center, source_channels),
+       device::input("scale", prologue.scale, source_channels),
+       device::input("offset", prologue.offset, source_channels),
        device::input("bias", epilogue.bias, epilogue.bias != nullptr ? channels : 0),
        device::input("residual", epilogue.residual,
                      epilogue.residual != nullptr ? problem.pixels * channels : 0),
        device::output("destination", destination, problem.pixels * channels)},
       [&] { return conv2d_text(shape); },
-      last ? conv2d_gather_direct_nhwc_kernel<T, E> : conv2d_gather_direct_nchw_kernel<T, E>, problem, source,
-      weight, epilogue, destination);
+      last ? conv2d_gather_direct_nhwc_kernel<T> : conv2d_gather_direct_nchw_kernel<T>, problem, source,
+      weight, prologue, epilogue, destination);
 }
 
 // partial [splits][k, c, r, s] and partial_bias [splits][k] are written whole.
 template <bool kChannelsLast, class T>
-void launch_weight_of(const Conv2dShape& s, int splits, const T* grad, const T* x, compute_t<T>* partial,
-                      compute_t<T>* partial_bias, cudaStream_t stream) {
+void launch_weight_of(const Conv2dShape& s, int splits, const T* grad, const T* x,
+                      const Conv2dPrologue<T>& prologue, compute_t<T>* partial, compute_t<T>* partial_bias,
+                      cudaStream_t stream) {
   const WeightProblem problem{s, image_strides(s.c, s.h, s.w, kChannelsLast),
                               image_strides(s.k, s.p, s.q, kChannelsLast),
                               ceil_div<int64_t>(s.gemm_m(), splits)};
@@ -69,19 +75,22 @@ void launch_weight_of(const Conv2dShape& s, int splits, const T* grad, const T* 
                      : "conv2d_backward_weight_direct_kernel_nchw",
        grid, dim3(kWeightThreads), 0, stream, conv2d_flops(s)},
       {device::input("grad", grad, s.gemm_m() * s.k), device::input("input", x, s.n * s.c * s.h * s.w),
+       device::input("center", prologue.center, s.c), device::input("scale", prologue.scale, s.c),
+       device::input("offset", prologue.offset, s.c),
        device::output("partial", partial, splits * s.k * s.gemm_k()),
        device::output("partial_bias", partial_bias, splits * s.k)},
       [&] { return conv2d_text(s); }, conv2d_backward_weight_direct_kernel<T, kChannelsLast>, problem, grad,
-      x, partial, partial_bias);
+      x, prologue, partial, partial_bias);
 }
 
 template <class T>
 void launch_weight(const Conv2dShape& shape, bool channels_last, int splits, const T* grad, const T* x,
-                   compute_t<T>* partial, compute_t<T>* partial_bias, cudaStream_t stream) {
+                   const Conv2dPrologue<T>& prologue, compute_t<T>* partial, compute_t<T>* partial_bias,
+                   cudaStream_t stream) {
   if (channels_last) {
-    launch_weight_of<true>(shape, splits, grad, x, partial, partial_bias, stream);
+    launch_weight_of<true>(shape, splits, grad, x, prologue, partial, partial_bias, stream);
   } else {
-    launch_weight_of<false>(shape, splits, grad, x, partial, partial_bias, stream);
+    launch_weight_of<false>(shape, splits, grad, x, prologue, partial, partial_bias, stream);
   }
 }
 

@@ -11,6 +11,7 @@
 
 #include "conv2d_direct_window.cuh"
 #include "conv2d_epilogue.cuh"
+#include "conv2d_prologue.cuh"
 #include "device/launch.cuh"
 #include "device/shared_memory.cuh"
 
@@ -43,15 +44,18 @@ struct StagedWeightRow {
   }
 };
 
-// kCount sums of one pixel. A channel of the source is added up on its own first: the error grows with r·s +
-// c and not with their product.
+// kCount sums of one pixel, whose group's first source channel is `channel`. A channel of the source is added
+// up on its own first: the error grows with r·s + c and not with their product.
 template <int kCount, class T, class Row>
 CNNEXT_DEVICE void add_window(const GatherProblem& problem, const Window& rows, const Window& cols,
-                              const T* source, const Row (&weight)[kCount], compute_t<T> (&sums)[kCount]) {
+                              const T* source, const Row (&weight)[kCount], const Conv2dPrologue<T>& prologue,
+                              int64_t channel, compute_t<T> (&sums)[kCount]) {
   using C = compute_t<T>;
   const int64_t step = cols.increment * problem.source.w;
   for (int c = 0; c < problem.in; ++c) {
     C channel_sums[kCount] = {};
+    ChannelNorm<C> norm{};
+    if (prologue.exists()) norm = prologue.of(channel + c);
     for (int t = 0; t < rows.taps; ++t) {
       const int h = rows.source + t * rows.increment, tap_r = rows.tap + t * rows.tap_step;
       if (static_cast<unsigned>(h) >= static_cast<unsigned>(problem.rows.source)) continue;
@@ -59,7 +63,7 @@ CNNEXT_DEVICE void add_window(const GatherProblem& problem, const Window& rows, 
       for (int u = 0; u < cols.taps; ++u, from += step) {
         const int w = cols.source + u * cols.increment, tap_s = cols.tap + u * cols.tap_step;
         if (static_cast<unsigned>(w) >= static_cast<unsigned>(problem.cols.source)) continue;
-        const C value = device::to_compute(*from);
+        const C value = device::to_compute(prologue.exists() ? norm.activated(*from) : *from);
 #pragma unroll
         for (int j = 0; j < kCount; ++j) channel_sums[j] += value * weight[j](c, tap_r, tap_s);
       }
@@ -70,10 +74,11 @@ CNNEXT_DEVICE void add_window(const GatherProblem& problem, const Window& rows, 
 }
 
 // NCHW. Thread: one pixel, kChannels output channels of a group; those behind the last repeat it.
-template <class T, class E>
+template <class T>
 __global__ void __launch_bounds__(kThreads, 2)
     conv2d_gather_direct_nchw_kernel(const GatherProblem problem, const T* source, const T* weight,
-                                     const E epilogue, T* destination) {
+                                     const Conv2dPrologue<T> prologue, const Conv2dEpilogue<T> epilogue,
+                                     T* destination) {
   const int64_t index = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (index >= problem.pixels * problem.channel_blocks) return;
   const int64_t plane = int64_t{problem.rows.size} * problem.cols.size;
@@ -93,7 +98,8 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
   compute_t<T> sums[kChannels] = {};
   add_window(problem, rows, cols,
-             source + image * problem.source.n + int64_t{group} * problem.in * problem.source.c, taps, sums);
+             source + image * problem.source.n + int64_t{group} * problem.in * problem.source.c, taps,
+             prologue, int64_t{group} * problem.in, sums);
 #pragma unroll
   for (int channel = 0; channel < kChannels; ++channel) {
     if (first + channel >= problem.out) continue;
@@ -132,10 +138,11 @@ CNNEXT_DEVICE void stage_weights(const GatherProblem& problem, const T* weight, 
 
 // NHWC. Block: lane_channels output channels, a power of two, times pixels; a thread takes every so many of
 // them.
-template <class T, class E>
+template <class T>
 __global__ void __launch_bounds__(kThreads, 2)
     conv2d_gather_direct_nhwc_kernel(const GatherProblem problem, const T* source, const T* weight,
-                                     const E epilogue, T* destination) {
+                                     const Conv2dPrologue<T> prologue, const Conv2dEpilogue<T> epilogue,
+                                     T* destination) {
   using C = compute_t<T>;
   const int64_t pixel_block = blockIdx.x / problem.channel_blocks;
   const int64_t k0 = blockIdx.x % problem.channel_blocks * problem.lane_channels;
@@ -162,11 +169,13 @@ __global__ void __launch_bounds__(kThreads, 2)
     if (is_staged) {
       const StagedWeightRow<C> taps[1] = {
           {staged.value + lane, staged_pitch(products), problem.rows.kernel, problem.cols.kernel}};
-      add_window(problem, rows, cols, from + image * problem.source.n, taps, sums);
+      add_window(problem, rows, cols, from + image * problem.source.n, taps, prologue, group * problem.in,
+                 sums);
     } else {
       const WeightRow<T> taps[1] = {{weight + group * problem.weight_group + out * problem.weight_out,
                                      problem.weight_in, problem.weight_r, problem.weight_s}};
-      add_window(problem, rows, cols, from + image * problem.source.n, taps, sums);
+      add_window(problem, rows, cols, from + image * problem.source.n, taps, prologue, group * problem.in,
+                 sums);
     }
     const int64_t offset = pixel * problem.destination.w + k;
     destination[offset] = epilogue.apply(sums[0], k, offset);

@@ -11,6 +11,7 @@
 #include "conv2d_backward_weight_sum.cuh"
 #include "conv2d_direct_choose.h"
 #include "conv2d_layout.cuh"
+#include "conv2d_prologue.cuh"
 #include "device/convert.cuh"
 #include "device/launch.cuh"
 #include "device/shared_memory.cuh"
@@ -39,10 +40,11 @@ struct WeightSums {
   }
 };
 
-// The sums of one thread over every `step`-th pixel of [begin, end).
+// The sums of one thread over every `step`-th pixel of [begin, end), of one input channel.
 template <class T>
 CNNEXT_DEVICE void add_pixels(const WeightProblem& problem, const T* grad, const T* x, int64_t first_tap,
                               int taps, int64_t begin, int64_t end, int64_t step,
+                              const Conv2dPrologue<T>& prologue, int64_t channel,
                               CarriedSum<compute_t<T>> (&sums)[kTaps + 1]) {
   const Conv2dShape& shape = problem.shape;
   int64_t tap_h[kTaps], tap_w[kTaps];
@@ -51,6 +53,8 @@ CNNEXT_DEVICE void add_pixels(const WeightProblem& problem, const T* grad, const
     tap_h[t] = (first_tap + t) / shape.s * shape.dil_h - shape.pad_h;
     tap_w[t] = (first_tap + t) % shape.s * shape.dil_w - shape.pad_w;
   }
+  ChannelNorm<compute_t<T>> norm{};
+  if (prologue.exists()) norm = prologue.of(channel);
   for (int64_t pixel = begin; pixel < end; pixel += step) {
     const int64_t q = pixel % shape.q, p = pixel / shape.q % shape.p, image = pixel / shape.q / shape.p;
     const auto g = device::to_compute(grad[image * problem.grad.n + p * problem.grad.h + q * problem.grad.w]);
@@ -60,7 +64,8 @@ CNNEXT_DEVICE void add_pixels(const WeightProblem& problem, const T* grad, const
     for (int t = 0; t < kTaps; ++t) {
       const int64_t h = p * shape.stride_h + tap_h[t], w = q * shape.stride_w + tap_w[t];
       if (t < taps && h >= 0 && h < shape.h && w >= 0 && w < shape.w) {
-        sums[t].add(g * device::to_compute(from[h * problem.x.h + w * problem.x.w]));
+        const T value = from[h * problem.x.h + w * problem.x.w];
+        sums[t].add(g * device::to_compute(prologue.exists() ? norm.activated(value) : value));
       }
     }
   }
@@ -72,7 +77,8 @@ CNNEXT_DEVICE void add_pixels(const WeightProblem& problem, const T* grad, const
 template <class T, bool kChannelsLast>
 __global__ void __launch_bounds__(kWeightThreads, 1)
     conv2d_backward_weight_direct_kernel(const WeightProblem problem, const T* grad, const T* x,
-                                         compute_t<T>* partial, compute_t<T>* partial_bias) {
+                                         const Conv2dPrologue<T> prologue, compute_t<T>* partial,
+                                         compute_t<T>* partial_bias) {
   using C = compute_t<T>;
   constexpr int kLanes = kChannelsLast ? kLastChannels : 1;  // output channels of the block
   const Conv2dShape& shape = problem.shape;
@@ -89,7 +95,8 @@ __global__ void __launch_bounds__(kWeightThreads, 1)
   if (k < shape.k) {
     const int64_t channel = k / shape.group_k() * shape.group_c() + c;
     add_pixels(problem, grad + k * problem.grad.c, x + channel * problem.x.c, first_tap, taps,
-               begin + (kChannelsLast ? warp : thread), end, kChannelsLast ? kWarps : kWeightThreads, sums);
+               begin + (kChannelsLast ? warp : thread), end, kChannelsLast ? kWarps : kWeightThreads,
+               prologue, channel, sums);
   }
   auto& shared = device::static_shared<WeightSums<C>>();
 #pragma unroll

@@ -7,6 +7,7 @@
 
 #include "conv2d_implicit_gemm_tile.cuh"
 #include "conv2d_layout.cuh"
+#include "conv2d_prologue.cuh"
 
 namespace cnnext::implicit_gemm {
 
@@ -55,26 +56,34 @@ struct GatherProblem {
 // weight −1.
 using TapEntry = device::Vector<int, 4>;
 
-CNNEXT_DEVICE TapEntry tap_entry(const GatherProblem& problem, const GemmAxis& rows, const GemmAxis& cols,
-                                 int gemm_k, int kk) {
-  if (kk >= gemm_k) return {{0, kOutside, 0, -1}};
-  const auto step = static_cast<uint32_t>(kk);
-  uint32_t channel, tap_r, tap_s;
-  if (problem.channels_last) {
-    const uint32_t tap = problem.by_in.quotient(step);
-    channel = step - tap * problem.by_in.divisor;
-    tap_r = cols.by_taps.quotient(tap), tap_s = tap - tap_r * cols.by_taps.divisor;
-  } else {
-    const uint32_t row = cols.by_taps.quotient(step);
-    tap_s = step - row * cols.by_taps.divisor;
-    channel = rows.by_taps.quotient(row), tap_r = row - channel * rows.by_taps.divisor;
+// Channel of the group and tap of the phase at a step.
+struct TapPlace {
+  int channel, t, u;
+
+  CNNEXT_DEVICE TapPlace(const GatherProblem& problem, const GemmAxis& rows, const GemmAxis& cols, int kk) {
+    const auto step = static_cast<uint32_t>(kk);
+    uint32_t c, tap_r, tap_s;
+    if (problem.channels_last) {
+      const uint32_t tap = problem.by_in.quotient(step);
+      c = step - tap * problem.by_in.divisor;
+      tap_r = cols.by_taps.quotient(tap), tap_s = tap - tap_r * cols.by_taps.divisor;
+    } else {
+      const uint32_t row = cols.by_taps.quotient(step);
+      tap_s = step - row * cols.by_taps.divisor;
+      c = rows.by_taps.quotient(row), tap_r = row - c * rows.by_taps.divisor;
+    }
+    channel = static_cast<int>(c), t = static_cast<int>(tap_r), u = static_cast<int>(tap_s);
   }
-  const int c = static_cast<int>(channel), t = static_cast<int>(tap_r), u = static_cast<int>(tap_s);
-  const int dh = t * rows.increment, dw = u * cols.increment;
-  const int source = c * static_cast<int>(problem.source.c) + dh * static_cast<int>(problem.source.h) +
-                     dw * static_cast<int>(problem.source.w);
-  const int r = rows.tap + t * rows.tap_step, s = cols.tap + u * cols.tap_step;
-  return {{source, dh, dw, c * problem.weight_in + r * problem.weight_r + s * problem.weight_s}};
+};
+
+CNNEXT_DEVICE TapEntry tap_entry(const GatherProblem& problem, const GemmAxis& rows, const GemmAxis& cols,
+                                 const TapPlace& tap, bool exists) {
+  if (!exists) return {{0, kOutside, 0, -1}};
+  const int dh = tap.t * rows.increment, dw = tap.u * cols.increment;
+  const int source = tap.channel * static_cast<int>(problem.source.c) +
+                     dh * static_cast<int>(problem.source.h) + dw * static_cast<int>(problem.source.w);
+  const int r = rows.tap + tap.t * rows.tap_step, s = cols.tap + tap.u * cols.tap_step;
+  return {{source, dh, dw, tap.channel * problem.weight_in + r * problem.weight_r + s * problem.weight_s}};
 }
 
 // A destination pixel's place in the source, before taps; `pixel` points there even where that is outside.
@@ -107,17 +116,27 @@ struct SourceCopy;
 template <class Config, class T>
 struct SourceCopy<Config, T, Load::scalar> : ScalarCopy<Config, T, Config::kTileM, false> {
   SourcePixel<T> place;
+  uint32_t inside = 0;  // bit i: value i was read
 
   CNNEXT_DEVICE SourceCopy(const GatherProblem& problem, const GemmAxis& rows, const GemmAxis& cols,
                            const T* source, int group, int m0) {
     place.find(problem, rows, cols, source, group, m0 + this->lane());
   }
   CNNEXT_DEVICE void load(const GatherProblem& problem, const TapEntry* taps) {
+    inside = 0;
 #pragma unroll
     for (int i = 0; i < this->kCount; ++i) {
       const TapEntry tap = device::load_vector<4>(taps[this->row(i)].values);
       this->values[i] = device::from_compute<T>(0);
-      if (place.holds(problem, tap)) this->values[i] = place.pixel[tap[0]];
+      if (!place.holds(problem, tap)) continue;
+      this->values[i] = place.pixel[tap[0]];
+      inside |= 1u << i;
+    }
+  }
+  CNNEXT_DEVICE void activate(const ChannelNorm<compute_t<T>>* norms) {
+#pragma unroll
+    for (int i = 0; i < this->kCount; ++i) {
+      if ((inside >> i & 1) != 0) this->values[i] = norms[this->row(i)].activated(this->values[i]);
     }
   }
 };
@@ -126,6 +145,7 @@ struct SourceCopy<Config, T, Load::scalar> : ScalarCopy<Config, T, Config::kTile
 template <class Config, class T>
 struct SourceCopy<Config, T, Load::vector_k> : VectorCopy<Config, T, Config::kTileM, true> {
   SourcePixel<T> place[VectorCopy<Config, T, Config::kTileM, true>::kCount];
+  uint32_t inside = 0;  // bit i: vector i was read
 
   CNNEXT_DEVICE SourceCopy(const GatherProblem& problem, const GemmAxis& rows, const GemmAxis& cols,
                            const T* source, int group, int m0) {
@@ -136,11 +156,23 @@ struct SourceCopy<Config, T, Load::vector_k> : VectorCopy<Config, T, Config::kTi
   }
   CNNEXT_DEVICE void load(const GatherProblem& problem, const TapEntry* taps) {
     const TapEntry tap = device::load_vector<4>(taps[this->vector()].values);
+    inside = 0;
 #pragma unroll
     for (int i = 0; i < this->kCount; ++i) {
       this->values[i] = {};
-      if (place[i].holds(problem, tap)) {
-        this->values[i] = device::load_vector_readonly<this->kVector>(place[i].pixel + tap[0]);
+      if (!place[i].holds(problem, tap)) continue;
+      this->values[i] = device::load_vector_readonly<this->kVector>(place[i].pixel + tap[0]);
+      inside |= 1u << i;
+    }
+  }
+  CNNEXT_DEVICE void activate(const ChannelNorm<compute_t<T>>* norms) {
+    if (inside == 0) return;  // also behind the last step, where there are no norms
+#pragma unroll
+    for (int j = 0; j < this->kVector; ++j) {
+      const ChannelNorm<compute_t<T>> norm = norms[this->vector() + j];
+#pragma unroll
+      for (int i = 0; i < this->kCount; ++i) {
+        if ((inside >> i & 1) != 0) this->values[i][j] = norm.activated(this->values[i][j]);
       }
     }
   }

@@ -10,8 +10,8 @@
 
 #include <string>
 
-#include "conv2d_epilogue.cuh"
 #include "conv2d_implicit_gemm_gather.cuh"
+#include "conv2d_moments.cuh"
 #include "device/launch.cuh"
 #include "device/shared_memory.cuh"
 
@@ -29,10 +29,10 @@ CNNEXT_DEVICE int64_t destination_pixel(const GatherProblem& problem, const Gemm
 }
 
 // Accumulators to memory, one pixel at a time: channels side by side as vectors, or one by one.
-template <bool kVectors, class Config, class T, class E, class Sums>
+template <bool kVectors, class Config, class T>
 CNNEXT_DEVICE void store_pixels(const GatherProblem& problem, const GemmAxis& rows, const GemmAxis& cols,
-                                const Accumulators<Config, T>& sums, const E& epilogue, T* destination,
-                                int group, int m0, int n0, int m_count, Sums& statistics) {
+                                const Accumulators<Config, T>& sums, const Conv2dEpilogue<T>& epilogue,
+                                T* destination, int group, int m0, int n0, int m_count) {
   using C = compute_t<T>;
   constexpr int kChunk = Config::kChunk;
   const ThreadPlace<Config> place;
@@ -50,24 +50,13 @@ CNNEXT_DEVICE void store_pixels(const GatherProblem& problem, const GemmAxis& ro
         C acc[kChunk];
 #pragma unroll
         for (int j = 0; j < kChunk; ++j) acc[j] = sums.sum(i, chunk * kChunk + j);
-        const auto values = epilogue.template apply<true>(acc, k, pixel + k);
-        device::store_vector(destination + pixel + k, values);
-        if constexpr (E::kHasStatistics) {
-#pragma unroll
-          for (int j = 0; j < kChunk; ++j) {
-            statistics.add(chunk * kChunk + j, device::to_compute(values[j]) - epilogue.shift_of(k + j));
-          }
-        }
+        device::store_vector(destination + pixel + k, epilogue.template apply<true>(acc, k, pixel + k));
       } else {
 #pragma unroll
         for (int j = 0; j < kChunk; ++j) {
           if (n + j >= problem.out) continue;
           const int64_t offset = pixel + (k + j) * problem.destination.c;
-          const auto value = epilogue.apply(sums.sum(i, chunk * kChunk + j), k + j, offset);
-          destination[offset] = value;
-          if constexpr (E::kHasStatistics) {
-            statistics.add(chunk * kChunk + j, device::to_compute(value) - epilogue.shift_of(k + j));
-          }
+          destination[offset] = epilogue.apply(sums.sum(i, chunk * kChunk + j), k + j, offset);
         }
       }
     }
@@ -75,10 +64,10 @@ CNNEXT_DEVICE void store_pixels(const GatherProblem& problem, const GemmAxis& ro
 }
 
 // NCHW whose planes are whole chunks: pixels side by side as vectors.
-template <class Config, class T, class E, class Sums>
+template <class Config, class T>
 CNNEXT_DEVICE void store_channels(const GatherProblem& problem, const GemmAxis& rows, const GemmAxis& cols,
-                                  const Accumulators<Config, T>& sums, const E& epilogue, T* destination,
-                                  int group, int m0, int n0, int m_count, Sums& statistics) {
+                                  const Accumulators<Config, T>& sums, const Conv2dEpilogue<T>& epilogue,
+                                  T* destination, int group, int m0, int n0, int m_count) {
   using C = compute_t<T>;
   constexpr int kChunk = Config::kChunk;
   const ThreadPlace<Config> place;
@@ -95,42 +84,62 @@ CNNEXT_DEVICE void store_channels(const GatherProblem& problem, const GemmAxis& 
       C acc[kChunk];
 #pragma unroll
       for (int i = 0; i < kChunk; ++i) acc[i] = sums.sum(chunk * kChunk + i, j);
-      const auto values = epilogue.template apply<false>(acc, k, offset);
-      device::store_vector(destination + offset, values);
-      if constexpr (E::kHasStatistics) {
-#pragma unroll
-        for (int i = 0; i < kChunk; ++i) {
-          statistics.add(j, device::to_compute(values[i]) - epilogue.shift_of(k));
-        }
-      }
+      device::store_vector(destination + offset, epilogue.template apply<false>(acc, k, offset));
     }
   }
 }
 
-// Per-channel sums of the block's tile, for E::kHasStatistics.
-template <class Config, class C, class E>
-CNNEXT_DEVICE void finish_statistics(const E& epilogue, ChannelSums<C, Config::kThreadN>& statistics,
-                                     int group, int n0, int out) {
-  auto& storage = device::static_shared<StatisticsStorage<C, Config::kWarpsM, Config::kTileN>>();
+// Σ term(value, channel of the tile, s) for the s in [0, kSums), over the tile's pixels that are there and
+// each of the thread's channels, to storage.sum[kFirst + s].
+template <int kFirst, int kSums, class Config, class T, class Storage, class Term>
+CNNEXT_DEVICE void sum_pixels(const Accumulators<Config, T>& sums, const Conv2dEpilogue<T>& epilogue,
+                              int pixels, int64_t k0, int channels, Storage& storage, const Term& term) {
+  using C = compute_t<T>;
   const ThreadPlace<Config> place;
-  statistics.template add_lanes<0, 3>();  // the 8 lanes along M
-  const int thread = static_cast<int>(threadIdx.x);
-  if (thread % Config::kLanesM == 0) {
-    const int warp_m = thread / device::kWarpSize % Config::kWarpsM;
+  const int thread = static_cast<int>(threadIdx.x), warp_m = thread / device::kWarpSize % Config::kWarpsM;
 #pragma unroll
-    for (int j = 0; j < Config::kThreadN; ++j) {
-      const int channel = place.chunk_n(j / Config::kChunk) + j % Config::kChunk;
-      storage.partial[warp_m][0][channel] = statistics.sum[j];
-      storage.partial[warp_m][1][channel] = statistics.square[j];
+  for (int j = 0; j < Config::kThreadN; ++j) {
+    const int channel = place.chunk_n(j / Config::kChunk) + j % Config::kChunk;
+    const bool has_bias = epilogue.bias != nullptr && channel < channels;
+    const C bias = has_bias ? device::to_compute(epilogue.bias[k0 + channel]) : C(0);
+    C terms[kSums][Config::kThreadM];
+#pragma unroll
+    for (int i = 0; i < Config::kThreadM; ++i) {
+      const bool exists = place.chunk_m(i / Config::kChunk) + i % Config::kChunk < pixels;
+      const C value = device::to_compute(device::from_compute<T>(sums.sum(i, j) + bias));
+#pragma unroll
+      for (int s = 0; s < kSums; ++s) terms[s][i] = exists ? term(value, channel, s) : C(0);
+    }
+#pragma unroll
+    for (int s = 0; s < kSums; ++s) {
+      const MomentSum<T> sum = sum_of_lanes<T, 0, 3>(tree_sum(terms[s]));  // the 8 lanes along M
+      if (thread % Config::kLanesM == 0) storage.sum[kFirst + s][warp_m][channel] = sum;
     }
   }
-  store_statistics<Config::kThreads>(storage, epilogue, blockIdx.x, int64_t{group} * out + n0, out - n0);
+  __syncthreads();
 }
 
-template <class Config, class T, Load kSource, Load kWeight, class E>
+template <class Config, class T>
+CNNEXT_DEVICE void write_moments(const GatherProblem& problem, const Accumulators<Config, T>& sums,
+                                 const Conv2dEpilogue<T>& epilogue, int group, int pixels, int n0) {
+  using C = compute_t<T>;
+  auto& storage = device::static_shared<MomentsStorage<T, Config::kWarpsM, Config::kTileN>>();
+  const int64_t k0 = int64_t{group} * problem.out + n0;
+  const int channels = problem.out - n0;
+  sum_pixels<0, 1>(sums, epilogue, pixels, k0, channels, storage, [](C value, int, int) { return value; });
+  storage.template find_shifts<Config::kThreads>(pixels);
+  sum_pixels<1, 2>(sums, epilogue, pixels, k0, channels, storage, [&](C value, int channel, int s) {
+    const C distance = value - storage.shift[channel];
+    return s == 0 ? distance : distance * distance;
+  });
+  store_moments<Config::kThreads>(storage, epilogue, pixels, blockIdx.x, k0, channels);
+}
+
+template <class Config, class T, Load kSource, Load kWeight>
 __global__ void __launch_bounds__(Config::kThreads, Config::kBlocks)
     conv2d_gather_implicit_gemm_kernel(const GatherProblem problem, const T* source, const T* weight,
-                                       const E epilogue, T* destination) {
+                                       const Conv2dPrologue<T> prologue, const Conv2dEpilogue<T> epilogue,
+                                       T* destination) {
   using C = compute_t<T>;
   const int phases = problem.phases_h * problem.phases_w;
   const int group = static_cast<int>(blockIdx.z) / phases, phase = static_cast<int>(blockIdx.z) % phases;
@@ -143,9 +152,12 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocks)
   auto& tiles = device::static_shared<Tiles<Config, C>>();
   auto& table = device::static_shared<Table<TapEntry>>();
   const int gemm_k = problem.in * rows.taps * cols.taps, thread = static_cast<int>(threadIdx.x);
+  auto& norms = device::static_shared<Table<ChannelNorm<C>>>();
   const auto describe_taps = [&](int begin) {
     for (int kk = begin + thread; kk < begin + kChain; kk += Config::kThreads) {
-      device::store_vector(table.at(kk)->values, tap_entry(problem, rows, cols, gemm_k, kk));
+      const TapPlace tap(problem, rows, cols, kk);
+      device::store_vector(table.at(kk)->values, tap_entry(problem, rows, cols, tap, kk < gemm_k));
+      if (prologue.exists() && kk < gemm_k) *norms.at(kk) = prologue.of(group * problem.in + tap.channel);
     }
   };
   SourceCopy<Config, T, kSource> source_copy(problem, rows, cols, source, group, m0);
@@ -157,6 +169,7 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocks)
   __syncthreads();
   source_copy.load(problem, table.at(0));
   weight_copy.load(table.at(0));
+  if (prologue.exists()) source_copy.activate(norms.at(0));
   source_copy.store(tiles.a[0]);
   weight_copy.store(tiles.b[0]);
   __syncthreads();
@@ -171,6 +184,7 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocks)
       source_copy.load(problem, table.at(kk + Config::kTileK));
       weight_copy.load(table.at(kk + Config::kTileK));
       sums.multiply(tiles, buffer, place);
+      if (prologue.exists()) source_copy.activate(norms.at(kk + Config::kTileK));
       source_copy.store(tiles.a[buffer ^ 1]);
       weight_copy.store(tiles.b[buffer ^ 1]);
       __syncthreads();
@@ -178,16 +192,15 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocks)
     sums.end_chain();
   }
 
-  ChannelSums<C, E::kHasStatistics ? Config::kThreadN : 1> statistics;
-  if (problem.store == StoreOrder::along_channels) {
-    store_pixels<true>(problem, rows, cols, sums, epilogue, destination, group, m0, n0, m_count, statistics);
-  } else if (problem.store == StoreOrder::along_pixels) {
-    store_channels(problem, rows, cols, sums, epilogue, destination, group, m0, n0, m_count, statistics);
-  } else {
-    store_pixels<false>(problem, rows, cols, sums, epilogue, destination, group, m0, n0, m_count, statistics);
+  if (epilogue.moments != nullptr) {
+    write_moments(problem, sums, epilogue, group, smaller(m_count - m0, Config::kTileM), n0);
   }
-  if constexpr (E::kHasStatistics) {
-    finish_statistics<Config>(epilogue, statistics, group, n0, problem.out);
+  if (problem.store == StoreOrder::along_channels) {
+    store_pixels<true>(problem, rows, cols, sums, epilogue, destination, group, m0, n0, m_count);
+  } else if (problem.store == StoreOrder::along_pixels) {
+    store_channels(problem, rows, cols, sums, epilogue, destination, group, m0, n0, m_count);
+  } else {
+    store_pixels<false>(problem, rows, cols, sums, epilogue, destination, group, m0, n0, m_count);
   }
 }
 

@@ -53,17 +53,18 @@ inline const char* load_name(Load load) {
   return load == Load::scalar ? "scalar" : load == Load::vector_k ? "vector_k" : "vector_extent";
 }
 
-template <class T, class E>
+template <class T>
 struct GatherCall {
   const Conv2dShape& shape;
   const T *source, *weight;
-  const E& epilogue;
+  const Conv2dPrologue<T>& prologue;
+  const Conv2dEpilogue<T>& epilogue;
   T* destination;
   cudaStream_t stream;
 };
 
-template <class Config, Load kSource, Load kWeight, class T, class E>
-void launch_gather_kernel(const TileRow& tile, const GatherProblem& problem, const GatherCall<T, E>& call) {
+template <class Config, Load kSource, Load kWeight, class T>
+void launch_gather_kernel(const TileRow& tile, const GatherProblem& problem, const GatherCall<T>& call) {
   using namespace device;
   static const std::string name = std::string("conv2d_gather_implicit_gemm_kernel ") + tile.name + " " +
                                   load_name(kSource) + " " + load_name(kWeight);
@@ -73,27 +74,31 @@ void launch_gather_kernel(const TileRow& tile, const GatherProblem& problem, con
                   static_cast<unsigned>(ceil_div(problem.out, Config::kTileN)),
                   static_cast<unsigned>(problem.groups * problem.phases_h * problem.phases_w));
   const Conv2dShape& s = call.shape;
-  const E& epilogue = call.epilogue;
+  const Conv2dPrologue<T>& prologue = call.prologue;
+  const Conv2dEpilogue<T>& epilogue = call.epilogue;
   const auto count = [](const void* pointer, int64_t values) { return pointer != nullptr ? values : 0; };
   const int64_t channels = int64_t{problem.groups} * problem.out,
+                source_channels = int64_t{problem.groups} * problem.in,
                 values = problem.images * problem.destination.n;
   launch(
       {name.c_str(), grid, dim3(Config::kThreads), 0, call.stream, conv2d_flops(s)},
       {input("source", call.source, problem.images * problem.source.n),
        input("weight", call.weight, s.k * s.gemm_k()),
+       input("center", prologue.center, count(prologue.center, source_channels)),
+       input("scale", prologue.scale, count(prologue.scale, source_channels)),
+       input("offset", prologue.offset, count(prologue.offset, source_channels)),
        input("bias", epilogue.bias, count(epilogue.bias, channels)),
        input("residual", epilogue.residual, count(epilogue.residual, values)),
-       input("shift", epilogue.shift, count(epilogue.shift, channels)),
-       output("sums", epilogue.sums, count(epilogue.sums, 2 * channels * grid.x)),
+       output("moments", epilogue.moments, count(epilogue.moments, 2 * channels * grid.x)),
        output("destination", call.destination, values)},
-      [&] { return conv2d_text(s); }, conv2d_gather_implicit_gemm_kernel<Config, T, kSource, kWeight, E>,
-      problem, call.source, call.weight, call.epilogue, call.destination);
+      [&] { return conv2d_text(s); }, conv2d_gather_implicit_gemm_kernel<Config, T, kSource, kWeight>,
+      problem, call.source, call.weight, prologue, epilogue, call.destination);
 }
 
 // Vectors need channels that come in whole vectors, in every group, and aligned tensors.
-template <class Config, class T, class E>
-void launch_gather_tile(const TileRow& tile, GatherProblem& problem, const GatherCall<T, E>& call,
-                        bool backward, bool weight_channels_last) {
+template <class Config, class T>
+void launch_gather_tile(const TileRow& tile, GatherProblem& problem, const GatherCall<T>& call, bool backward,
+                        bool weight_channels_last) {
   constexpr int kVector = Config::kChunk;
   const auto aligned = [](const T* pointer, int values) {
     return pointer == nullptr || reinterpret_cast<uintptr_t>(pointer) % (values * sizeof(T)) == 0;
@@ -115,8 +120,8 @@ void launch_gather_tile(const TileRow& tile, GatherProblem& problem, const Gathe
 
 template <class Config, bool kVectors, class T>
 void launch_weight_kernel(const TileRow& tile, const Conv2dShape& s, const WeightProblem& problem,
-                          const T* grad, const T* x, compute_t<T>* partial, compute_t<T>* partial_bias,
-                          cudaStream_t stream) {
+                          const T* grad, const T* x, const Conv2dPrologue<T>& prologue, compute_t<T>* partial,
+                          compute_t<T>* partial_bias, cudaStream_t stream) {
   using namespace device;
   static const std::string name = std::string("conv2d_backward_weight_implicit_gemm_kernel ") + tile.name +
                                   " " + (kVectors ? "vector" : "scalar");
@@ -126,10 +131,11 @@ void launch_weight_kernel(const TileRow& tile, const Conv2dShape& s, const Weigh
   launch(
       {name.c_str(), grid, dim3(Config::kThreads), 0, stream, conv2d_flops(s)},
       {input("grad", grad, s.gemm_m() * s.k), input("input", x, s.n * s.c * s.h * s.w),
-       output("partial", partial, problem.splits * s.k * s.gemm_k()),
+       input("center", prologue.center, s.c), input("scale", prologue.scale, s.c),
+       input("offset", prologue.offset, s.c), output("partial", partial, problem.splits * s.k * s.gemm_k()),
        output("partial_bias", partial_bias, problem.splits * s.k)},
       [&] { return conv2d_text(s); }, conv2d_backward_weight_implicit_gemm_kernel<Config, T, kVectors>,
-      problem, grad, x, partial, partial_bias);
+      problem, grad, x, prologue, partial, partial_bias);
 }
 
 inline WeightProblem weight_problem(const Conv2dShape& s, bool channels_last, int splits) {
@@ -153,17 +159,17 @@ inline WeightProblem weight_problem(const Conv2dShape& s, bool channels_last, in
 
 template <class Config, class T>
 void launch_weight_tile(const TileRow& tile, const Conv2dShape& s, bool channels_last, int splits,
-                        const T* grad, const T* x, compute_t<T>* partial, compute_t<T>* partial_bias,
-                        cudaStream_t stream) {
+                        const T* grad, const T* x, const Conv2dPrologue<T>& prologue, compute_t<T>* partial,
+                        compute_t<T>* partial_bias, cudaStream_t stream) {
   constexpr int kVector = Config::kChunk;
   const WeightProblem problem = weight_problem(s, channels_last, splits);
   const bool vectors = channels_last && problem.group_k % kVector == 0 && problem.group_c % kVector == 0 &&
                        device::can_vectorize<kVector>(grad, kVector) &&
                        device::can_vectorize<kVector>(x, kVector);
   if (vectors) {
-    launch_weight_kernel<Config, true>(tile, s, problem, grad, x, partial, partial_bias, stream);
+    launch_weight_kernel<Config, true>(tile, s, problem, grad, x, prologue, partial, partial_bias, stream);
   } else {
-    launch_weight_kernel<Config, false>(tile, s, problem, grad, x, partial, partial_bias, stream);
+    launch_weight_kernel<Config, false>(tile, s, problem, grad, x, prologue, partial, partial_bias, stream);
   }
 }
 
@@ -190,10 +196,10 @@ void with_tile(int tile, Run&& run) {
 
 template <class T>
 void launch_gather(const Conv2dShape& shape, Conv2dPass pass, Conv2dLayouts layouts, int tile,
-                   const T* source, const T* weight, const Conv2dEpilogue<T>& epilogue, T* destination,
-                   cudaStream_t stream) {
+                   const T* source, const T* weight, const Conv2dPrologue<T>& prologue,
+                   const Conv2dEpilogue<T>& epilogue, T* destination, cudaStream_t stream) {
   GatherProblem problem = gather_problem(shape, pass, layouts);
-  const GatherCall<T, Conv2dEpilogue<T>> call{shape, source, weight, epilogue, destination, stream};
+  const GatherCall<T> call{shape, source, weight, prologue, epilogue, destination, stream};
   with_tile<T>(tile, [&](auto config, const TileRow& row) {
     launch_gather_tile<decltype(config)>(row, problem, call, pass == Conv2dPass::backward_input,
                                          layouts.weight_channels_last);
@@ -202,17 +208,18 @@ void launch_gather(const Conv2dShape& shape, Conv2dPass pass, Conv2dLayouts layo
 
 template <class T>
 void launch_weight(const Conv2dShape& shape, bool channels_last, int tile, int splits, const T* grad,
-                   const T* x, compute_t<T>* partial, compute_t<T>* partial_bias, cudaStream_t stream) {
+                   const T* x, const Conv2dPrologue<T>& prologue, compute_t<T>* partial,
+                   compute_t<T>* partial_bias, cudaStream_t stream) {
   with_tile<T>(tile, [&](auto config, const TileRow& row) {
-    launch_weight_tile<decltype(config)>(row, shape, channels_last, splits, grad, x, partial, partial_bias,
-                                         stream);
+    launch_weight_tile<decltype(config)>(row, shape, channels_last, splits, grad, x, prologue, partial,
+                                         partial_bias, stream);
   });
 }
 
 #define CNNEXT_INSTANTIATE_IMPLICIT_GEMM(T)                                                              \
   template void launch_gather<T>(const Conv2dShape&, Conv2dPass, Conv2dLayouts, int, const T*, const T*, \
-                                 const Conv2dEpilogue<T>&, T*, cudaStream_t);                            \
-  template void launch_weight<T>(const Conv2dShape&, bool, int, int, const T*, const T*, compute_t<T>*,  \
-                                 compute_t<T>*, cudaStream_t);
+                                 const Conv2dPrologue<T>&, const Conv2dEpilogue<T>&, T*, cudaStream_t);  \
+  template void launch_weight<T>(const Conv2dShape&, bool, int, int, const T*, const T*,                 \
+                                 const Conv2dPrologue<T>&, compute_t<T>*, compute_t<T>*, cudaStream_t);
 
 }  // namespace cnnext::implicit_gemm

@@ -5,6 +5,7 @@
 
 #include "conv2d_implicit_gemm_tile.cuh"
 #include "conv2d_layout.cuh"
+#include "conv2d_prologue.cuh"
 
 namespace cnnext::implicit_gemm {
 
@@ -40,7 +41,8 @@ CNNEXT_DEVICE PixelEntry pixel_entry(const WeightProblem& problem, int pixel, in
 struct WeightColumn {
   int offset, dh, dw;
 
-  CNNEXT_DEVICE void find(const WeightProblem& problem, int group, int n) {
+  // Returns its input channel; of a column behind the last, any.
+  CNNEXT_DEVICE int find(const WeightProblem& problem, int group, int n) {
     const auto column = static_cast<uint32_t>(n);
     uint32_t channel, row, tap_s;
     if (problem.channels_last) {
@@ -53,9 +55,12 @@ struct WeightColumn {
       channel = problem.by_r.quotient(line), row = line - channel * problem.by_r.divisor;
     }
     dh = static_cast<int>(row) * problem.dil_h, dw = static_cast<int>(tap_s) * problem.dil_w;
-    offset = (group * problem.group_c + static_cast<int>(channel)) * static_cast<int>(problem.x.c) +
-             dh * static_cast<int>(problem.x.h) + dw * static_cast<int>(problem.x.w);
-    if (n >= problem.gemm_n()) dh = kOutside;
+    const int of_all = group * problem.group_c + static_cast<int>(channel);
+    offset = of_all * static_cast<int>(problem.x.c) + dh * static_cast<int>(problem.x.h) +
+             dw * static_cast<int>(problem.x.w);
+    if (n < problem.gemm_n()) return of_all;
+    dh = kOutside;
+    return 0;
   }
   CNNEXT_DEVICE bool inside(const WeightProblem& problem, const PixelEntry& pixel) const {
     // Both may be kOutside: their sum is the least value of an int.
@@ -108,13 +113,31 @@ struct GradCopy<Config, T, true> : VectorCopy<Config, T, Config::kTileM, false> 
   }
 };
 
+// The norms of the block's columns, where there is a prologue. In shared memory: a thread has no registers
+// left for those of its own.
+template <class C, int kColumns>
+struct ColumnNorms {
+  ChannelNorm<C> of[kColumns];
+
+  template <class T>
+  CNNEXT_DEVICE void fill(const WeightProblem& problem, const Conv2dPrologue<T>& prologue, int group, int n0,
+                          int threads) {
+    for (int n = static_cast<int>(threadIdx.x); n < kColumns; n += threads) {
+      WeightColumn column;
+      of[n] = prologue.of(column.find(problem, group, n0 + n));
+    }
+  }
+};
+
 template <class Config, class T, bool kVectors>
 struct WindowCopy;
 
 template <class Config, class T>
 struct WindowCopy<Config, T, false> : ScalarCopy<Config, T, Config::kTileN, true> {
+  using Norms = ColumnNorms<compute_t<T>, Config::kTileN>;
   const T* x;
   WeightColumn column[ScalarCopy<Config, T, Config::kTileN, true>::kCount];
+  uint32_t inside = 0;  // bit i: value i was read
 
   CNNEXT_DEVICE WindowCopy(const WeightProblem& problem, const T* x_, int group, int n0) : x(x_) {
 #pragma unroll
@@ -122,29 +145,51 @@ struct WindowCopy<Config, T, false> : ScalarCopy<Config, T, Config::kTileN, true
   }
   CNNEXT_DEVICE void load(const WeightProblem& problem, const PixelEntry* pixels) {
     const PixelEntry pixel = pixels[this->lane()];
+    inside = 0;
 #pragma unroll
     for (int i = 0; i < this->kCount; ++i) {
       this->values[i] = device::from_compute<T>(0);
-      if (column[i].inside(problem, pixel)) this->values[i] = (x + pixel.window)[column[i].offset];
+      if (!column[i].inside(problem, pixel)) continue;
+      this->values[i] = (x + pixel.window)[column[i].offset];
+      inside |= 1u << i;
+    }
+  }
+  CNNEXT_DEVICE void activate(const Norms& norms) {
+#pragma unroll
+    for (int i = 0; i < this->kCount; ++i) {
+      if ((inside >> i & 1) != 0) this->values[i] = norms.of[this->row(i)].activated(this->values[i]);
     }
   }
 };
 
 template <class Config, class T>
 struct WindowCopy<Config, T, true> : VectorCopy<Config, T, Config::kTileN, false> {
+  using Norms = ColumnNorms<compute_t<T>, Config::kTileN>;
   const T* x;
   WeightColumn column;
+  uint32_t inside = 0;  // bit i: vector i was read
 
   CNNEXT_DEVICE WindowCopy(const WeightProblem& problem, const T* x_, int group, int n0) : x(x_) {
     column.find(problem, group, n0 + this->vector());
   }
   CNNEXT_DEVICE void load(const WeightProblem& problem, const PixelEntry* pixels) {
+    inside = 0;
 #pragma unroll
     for (int i = 0; i < this->kCount; ++i) {
       const PixelEntry pixel = pixels[this->row(i)];
       this->values[i] = {};
-      if (column.inside(problem, pixel)) {
-        this->values[i] = device::load_vector_readonly<this->kVector>(x + pixel.window + column.offset);
+      if (!column.inside(problem, pixel)) continue;
+      this->values[i] = device::load_vector_readonly<this->kVector>(x + pixel.window + column.offset);
+      inside |= 1u << i;
+    }
+  }
+  CNNEXT_DEVICE void activate(const Norms& norms) {
+#pragma unroll
+    for (int j = 0; j < this->kVector; ++j) {
+      const ChannelNorm<compute_t<T>> norm = norms.of[this->vector() + j];
+#pragma unroll
+      for (int i = 0; i < this->kCount; ++i) {
+        if ((inside >> i & 1) != 0) this->values[i][j] = norm.activated(this->values[i][j]);
       }
     }
   }

@@ -4,6 +4,7 @@
 #include "../torch/conv2d_checks.h"
 #include "context.h"
 #include "conv2d_epilogue.cuh"
+#include "conv2d_prologue.cuh"
 #include "conv2d_request.h"
 
 namespace cnnext {
@@ -50,13 +51,26 @@ inline Convolution checked_convolution(const Tensor& input, const Tensor& weight
   return {input, shape, is_channels_last(input) || is_channels_last(weight)};
 }
 
-// Forward and input gradient: a gather of `source` into `destination`, both dense in the request's layout.
+// Whether the algorithm of a request normalises its input while it loads it.
+bool conv2d_takes_prologue(const Conv2dRequest& request);
+
+// Σy and Σ(y − mean of the block)² of each channel and block of `pixels` pixels, partial [blocks][2][k]; no
+// pixels: the algorithm has no moments.
+struct Conv2dMoments {
+  int64_t pixels = 0;
+  Tensor partial;
+};
+
+// Forward and input gradient: a gather of `source` into `destination`, both dense in the request's layout. A
+// prologue is for algorithms that take it, `moments`, unless null, of a forward pass with a bias at most.
 template <class T>
 void conv2d_gather(const Conv2dRequest& request, const Tensor& source, const Tensor& weight,
-                   const Conv2dEpilogue<T>& epilogue, const Tensor& destination, cudaStream_t stream);
+                   const Conv2dPrologue<T>& prologue, const Conv2dEpilogue<T>& epilogue,
+                   const Tensor& destination, cudaStream_t stream, Conv2dMoments* moments = nullptr);
 
 template <class T>
 void conv2d_weight_gradient(const Conv2dRequest& request, const Tensor& grad, const Tensor& input,
-                            const Tensor& grad_weight, const Tensor& grad_bias, cudaStream_t stream);
+                            const Conv2dPrologue<T>& prologue, const Tensor& grad_weight,
+                            const Tensor& grad_bias, cudaStream_t stream);
 
 }  // namespace cnnext

@@ -28,9 +28,10 @@ struct GatherShared {
 };
 
 // Block (tile of n and m; group and phase): blocks of neighbouring numbers share pixels, which stay in L2.
-template <class Config, class T, bool kVector, class E>
+template <class Config, class T, bool kVector>
 __global__ void __launch_bounds__(kThreads, 2)
-    conv2d_tensor_core_gather_kernel(const __grid_constant__ GatherArguments<T> args, E epilogue) {
+    conv2d_tensor_core_gather_kernel(const __grid_constant__ GatherArguments<T> args,
+                                     const __grid_constant__ Conv2dEpilogue<T> epilogue) {
   if constexpr (!kArchitectureHas<Config, T>) {
     __trap();  // no launcher chooses it there
   } else {

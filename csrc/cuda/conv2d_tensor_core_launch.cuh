@@ -52,9 +52,9 @@ void launch_pack(const Plan& plan, const Conv2dRequest& request, const GatherLau
       [&] { return conv2d_text(request.shape); }, conv2d_tensor_core_pack_kernel<T>, pack);
 }
 
-template <class Config, bool kVector, class T, class E>
+template <class Config, bool kVector, class T>
 void launch_gather(const Plan& plan, const Conv2dRequest& request, const GatherLaunch<T>& call,
-                   const E& epilogue, cudaStream_t stream) {
+                   const Conv2dEpilogue<T>& epilogue, cudaStream_t stream) {
   using namespace device;
   const GatherArguments<T>& args = call.args;
   int64_t pixels = 0;  // of the largest phase
@@ -76,16 +76,15 @@ void launch_gather(const Plan& plan, const Conv2dRequest& request, const GatherL
        input("packed_weight", args.packed_weight, plan.packed_bytes / static_cast<int>(sizeof(T))),
        input("bias", epilogue.bias, request.shape.k),
        input("residual", epilogue.residual, call.destination_count),
-       input("shift", epilogue.shift, request.shape.k),
-       output("sums", epilogue.sums, 2 * request.shape.k * ceil_div<int64_t>(pixels, Config::kTileM)),
+       output("moments", epilogue.moments, 2 * request.shape.k * ceil_div<int64_t>(pixels, Config::kTileM)),
        output(call.destination_name, args.destination, call.destination_count)},
-      [&] { return conv2d_text(request.shape); }, conv2d_tensor_core_gather_kernel<Config, T, kVector, E>,
-      args, epilogue);
+      [&] { return conv2d_text(request.shape); }, conv2d_tensor_core_gather_kernel<Config, T, kVector>, args,
+      epilogue);
 }
 
-template <class T, class E>
+template <class T>
 void launch_planned(const Plan& plan, const Conv2dRequest& request, const GatherLaunch<T>& call,
-                    const PackArguments<T>& pack, const E& epilogue, cudaStream_t stream) {
+                    const PackArguments<T>& pack, const Conv2dEpilogue<T>& epilogue, cudaStream_t stream) {
   if (call.destination_count == 0) return;
   if (plan.packed_bytes > 0) launch_pack(plan, request, call, pack, stream);
   switch (plan.tile) {
@@ -136,19 +135,18 @@ GatherLaunch<T> backward_input_launch(const Conv2dShape& s, const Plan& plan, bo
 }
 
 // Whether a pixel's channels can be stored four at a time.
-template <class T, class E>
-bool stores_vectors(const GatherArguments<T>& args, const E& epilogue, bool channels_last) {
+template <class T>
+bool stores_vectors(const GatherArguments<T>& args, const Conv2dEpilogue<T>& epilogue, bool channels_last) {
   constexpr int kChannels = kStoreChannels;
   return channels_last && device::can_vectorize<kChannels>(args.destination, args.destination_channels) &&
          device::can_vectorize<kChannels>(epilogue.bias, 0) &&
          device::can_vectorize<kChannels>(epilogue.residual, 0);
 }
 
-// With an epilogue of any steps. Statistics are of blocks of the tile's pixels, forward only.
-template <class T, class E>
-void launch_gather_epilogue(const Conv2dRequest& request, const Plan& plan, bool weight_channels_last,
-                            const T* source, const T* weight, const E& epilogue, T* destination, void* packed,
-                            cudaStream_t stream) {
+template <class T>
+void launch_gather(const Conv2dRequest& request, const Plan& plan, bool weight_channels_last, const T* source,
+                   const T* weight, const Conv2dEpilogue<T>& epilogue, T* destination, void* packed,
+                   cudaStream_t stream) {
   const Conv2dShape& s = request.shape;
   const bool forward = request.pass == Conv2dPass::forward, last = request.channels_last;
   GatherLaunch<T> call = forward ? forward_launch<T>(s, plan, last) : backward_input_launch<T>(s, plan, last);
@@ -165,14 +163,6 @@ void launch_gather_epilogue(const Conv2dRequest& request, const Plan& plan, bool
   pack.taps = static_cast<int>(s.r * s.s), pack.taps_s = static_cast<int>(s.s);
   pack.destination_stride = forward ? w.k : w.c, pack.source_stride = forward ? w.c : w.k;
   launch_planned(plan, request, call, pack, epilogue, stream);
-}
-
-template <class T>
-void launch_gather(const Conv2dRequest& request, const Plan& plan, bool weight_channels_last, const T* source,
-                   const T* weight, const Conv2dEpilogue<T>& epilogue, T* destination, void* packed,
-                   cudaStream_t stream) {
-  launch_gather_epilogue(request, plan, weight_channels_last, source, weight, epilogue, destination, packed,
-                         stream);
 }
 
 }  // namespace cnnext::tensor_core

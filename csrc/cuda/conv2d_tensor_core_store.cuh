@@ -6,7 +6,7 @@
 // dimension whole.
 #pragma once
 
-#include "conv2d_epilogue.cuh"
+#include "conv2d_moments.cuh"
 #include "conv2d_tensor_core_compute.cuh"
 #include "conv2d_tensor_core_load.cuh"
 
@@ -59,38 +59,26 @@ CNNEXT_DEVICE void write_row_slice(const Accumulators<Config>& d, float* slice, 
   }
 }
 
-template <class Config>
-using TileStatistics = StatisticsStorage<float, kThreads / 32, Config::kTileN>;
-
-// One pixel's channels [column, column + 4) of the tile. Returns what was stored.
-template <class T, class E>
-CNNEXT_DEVICE device::Vector<T, kStoreChannels> store_channels(const Destination<T>& to, int64_t pixel,
-                                                               int column,
-                                                               const float (&sums)[kStoreChannels],
-                                                               const E& epilogue) {
+// One pixel's channels [column, column + 4) of the tile.
+template <class T>
+CNNEXT_DEVICE void store_channels(const Destination<T>& to, int64_t pixel, int column,
+                                  const float (&sums)[kStoreChannels], const Conv2dEpilogue<T>& epilogue) {
   const int64_t channel = to.first_channel + column, offset = pixel + channel;
   if (to.by_vectors) {
-    const auto values = epilogue.template apply<true>(sums, channel, offset);
-    device::store_vector(to.data + offset, values);
-    return values;
+    device::store_vector(to.data + offset, epilogue.template apply<true>(sums, channel, offset));
+    return;
   }
-  device::Vector<T, kStoreChannels> values{};
 #pragma unroll
   for (int e = 0; e < kStoreChannels; ++e) {
-    if (column + e < to.channels) {
-      values[e] = epilogue.apply(sums[e], channel + e, offset + e);
-      to.data[offset + e] = values[e];
-    }
+    if (column + e < to.channels) to.data[offset + e] = epilogue.apply(sums[e], channel + e, offset + e);
   }
-  return values;
 }
 
-template <class Config, class T, class E>
+template <class Config, class T>
 CNNEXT_DEVICE void store_rows(const Accumulators<Config>& d, float* slice, const Destination<T>& to,
-                              const E& epilogue, TileStatistics<Config>& statistics) {
+                              const Conv2dEpilogue<T>& epilogue) {
   constexpr int kThreadsOfRow = Config::kTileN / kStoreChannels, kRowsAtOnce = kThreads / kThreadsOfRow;
   const int column = threadIdx.x % kThreadsOfRow * kStoreChannels;
-  ChannelSums<float, kStoreChannels> channel_sums;
 #pragma unroll
   for (int i = 0; i < Config::kWarpM / 16; ++i) {
     write_row_slice<Config>(d, slice, i);
@@ -100,28 +88,9 @@ CNNEXT_DEVICE void store_rows(const Accumulators<Config>& d, float* slice, const
       const int64_t pixel = to.offsets[row / 16 * Config::kWarpM + i * 16 + row % 16];
       if (pixel == kNoPixel || column >= to.channels) continue;
       const auto sums = device::load_vector<kStoreChannels>(slice + row * Config::kRowPitch + column);
-      const auto values = store_channels(to, pixel, column, sums.values, epilogue);
-      if constexpr (E::kHasStatistics) {
-#pragma unroll
-        for (int e = 0; e < kStoreChannels; ++e) {
-          if (column + e >= to.channels) continue;
-          channel_sums.add(e,
-                           device::to_compute(values[e]) - epilogue.shift_of(to.first_channel + column + e));
-        }
-      }
+      store_channels(to, pixel, column, sums.values, epilogue);
     }
     __syncthreads();
-  }
-  if constexpr (E::kHasStatistics) {
-    constexpr int kFirstBit = kThreadsOfRow == 32 ? 5 : kThreadsOfRow == 16 ? 4 : 3;
-    channel_sums.template add_lanes<kFirstBit, 5>();
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-#pragma unroll
-    for (int e = 0; e < kStoreChannels; ++e) {
-      if (lane >= kThreadsOfRow) continue;
-      statistics.partial[warp][0][column + e] = channel_sums.sum[e];
-      statistics.partial[warp][1][column + e] = channel_sums.square[e];
-    }
   }
 }
 
@@ -141,11 +110,11 @@ CNNEXT_DEVICE void write_column_slice(const Accumulators<Config>& d, float* slic
   }
 }
 
-template <class Config, class T, class E>
+template <class Config, class T>
 CNNEXT_DEVICE void store_columns(const Accumulators<Config>& d, float* slice, const Destination<T>& to,
-                                 const E& epilogue, TileStatistics<Config>& statistics) {
+                                 const Conv2dEpilogue<T>& epilogue) {
   constexpr int kColumnsAtOnce = kThreads / Config::kTileM;
-  const int row = threadIdx.x % Config::kTileM, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int row = threadIdx.x % Config::kTileM;
   const int at_once = threadIdx.x / Config::kTileM;  // the column of those that is this thread's
   const int64_t pixel = to.offsets[row];
 #pragma unroll
@@ -156,62 +125,93 @@ CNNEXT_DEVICE void store_columns(const Accumulators<Config>& d, float* slice, co
     for (int at = at_once; at < kWarpsN * 16; at += kColumnsAtOnce) {
       const int column = at / 16 * Config::kWarpN + j * 16 + at % 16;
       const int64_t channel = to.first_channel + column, offset = pixel + channel * to.channel_stride;
-      const bool stored = pixel != kNoPixel && column < to.channels;
-      ChannelSums<float, 1> channel_sums;
-      if (stored) {
-        const T value = epilogue.apply(slice[at * Config::kColumnPitch + row], channel, offset);
-        to.data[offset] = value;
-        if constexpr (E::kHasStatistics) {
-          channel_sums.add(0, device::to_compute(value) - epilogue.shift_of(channel));
-        }
-      }
-      if constexpr (E::kHasStatistics) {
-        channel_sums.template add_lanes<0, 5>();
-        // Where several columns are stored at once, a warp knows one, and gives 0 to the others.
-        if (lane < kColumnsAtOnce) {
-          const bool mine = lane == at_once;
-          const int other = column - at_once + lane;
-          statistics.partial[warp][0][other] = mine ? channel_sums.sum[0] : 0.0f;
-          statistics.partial[warp][1][other] = mine ? channel_sums.square[0] : 0.0f;
-        }
-      }
+      if (pixel == kNoPixel || column >= to.channels) continue;
+      to.data[offset] = epilogue.apply(slice[at * Config::kColumnPitch + row], channel, offset);
     }
     __syncthreads();
   }
 }
 
+// Σ term(value, column, s) for the s in [0, kSums), over the tile's first `pixels` rows and each of the
+// thread's columns, to storage.sum[kFirst + s].
+template <int kFirst, int kSums, class Config, class T, class Storage, class Term>
+CNNEXT_DEVICE void sum_pixels(const Accumulators<Config>& d, const Destination<T>& to,
+                              const Conv2dEpilogue<T>& epilogue, int pixels, Storage& storage,
+                              const Term& term) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int first_row = warp / kWarpsN * Config::kWarpM + lane / 4;
+#pragma unroll
+  for (int j = 0; j < Config::kWarpN / 8 * 2; ++j) {
+    const int column = warp % kWarpsN * Config::kWarpN + j / 2 * 8 + lane % 4 * 2 + j % 2;
+    const bool has_bias = epilogue.bias != nullptr && column < to.channels;
+    const float bias = has_bias ? device::to_compute(epilogue.bias[to.first_channel + column]) : 0.0f;
+    constexpr int kRows = Config::kWarpM / 16 * 2;
+    float terms[kSums][kRows];
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      const bool exists = first_row + i * 8 < pixels;
+      const T stored = device::from_compute<T>(d[i / 2][j / 2][i % 2 * 2 + j % 2] + bias);
+#pragma unroll
+      for (int s = 0; s < kSums; ++s) {
+        terms[s][i] = exists ? term(device::to_compute(stored), column, s) : 0.0f;
+      }
+    }
+#pragma unroll
+    for (int s = 0; s < kSums; ++s) {
+      const MomentSum<T> sum = sum_of_lanes<T, 2, 5>(tree_sum(terms[s]));  // the 8 lanes of a column
+      if (lane < 4) storage.sum[kFirst + s][warp / kWarpsN][column] = sum;
+    }
+  }
+  __syncthreads();
+}
+
+template <class Config, class T, class Storage>
+CNNEXT_DEVICE void write_moments(const Accumulators<Config>& d, const Destination<T>& to,
+                                 const Conv2dEpilogue<T>& epilogue, int pixels, int64_t pixel_block,
+                                 Storage& storage) {
+  sum_pixels<0, 1, Config>(d, to, epilogue, pixels, storage, [](float value, int, int) { return value; });
+  storage.template find_shifts<kThreads>(pixels);
+  sum_pixels<1, 2, Config>(d, to, epilogue, pixels, storage, [&](float value, int column, int s) {
+    const float distance = value - storage.shift[column];
+    return s == 0 ? distance : distance * distance;
+  });
+  store_moments<kThreads>(storage, epilogue, pixels, pixel_block, to.first_channel, to.channels);
+}
+
 // Shared memory behind the main loop, where the stages were.
-template <class Config>
+template <class Config, class T>
 struct StoreShared {
   alignas(16) char slice[Config::kSliceBytes];
-  TileStatistics<Config> statistics;
+  MomentsStorage<T, kWarpsM, Config::kTileN> moments;
 };
 
 // `offsets`: room for kTileM of them.
-template <class Config, class T, class E>
+template <class Config, class T>
 CNNEXT_DEVICE void store_tile(const Accumulators<Config>& d, char* buffer, int64_t* offsets,
                               const GatherArguments<T>& args, const BlockPhase& v, const BlockPhase& h,
-                              int group, int first_pixel, int first_column, const E& epilogue) {
-  static_assert(sizeof(StoreShared<Config>) <= Config::buffer_bytes(false), "the stages make room for both");
-  auto& shared = *reinterpret_cast<StoreShared<Config>*>(buffer);
+                              int group, int first_pixel, int first_column,
+                              const Conv2dEpilogue<T>& epilogue) {
+  static_assert(sizeof(StoreShared<Config, T>) <= Config::buffer_bytes(false),
+                "the stages make room for both");
+  auto& shared = *reinterpret_cast<StoreShared<Config, T>*>(buffer);
   auto* slice = reinterpret_cast<float*>(shared.slice);
   describe_destinations<Config>(offsets, args, v, h, first_pixel);
   __syncthreads();
-  const int channels = args.destination_channels - first_column;
   const Destination<T> to{args.destination,
                           offsets,
                           args.destination_strides.c,
                           static_cast<int64_t>(group) * args.destination_channels + first_column,
-                          channels,
+                          args.destination_channels - first_column,
                           args.stores_vectors};
-  if (args.destination_strides.c == 1) {
-    store_rows<Config>(d, slice, to, epilogue, shared.statistics);
-  } else {
-    store_columns<Config>(d, slice, to, epilogue, shared.statistics);
+  if (epilogue.moments != nullptr) {
+    const int pixels = args.images * v.count * h.count - first_pixel;
+    write_moments<Config>(d, to, epilogue, smaller(pixels, Config::kTileM), blockIdx.x / args.tiles_n,
+                          shared.moments);
   }
-  if constexpr (E::kHasStatistics) {
-    store_statistics<kThreads>(shared.statistics, epilogue, blockIdx.x / args.tiles_n, to.first_channel,
-                               smaller(channels, Config::kTileN));
+  if (args.destination_strides.c == 1) {
+    store_rows<Config>(d, slice, to, epilogue);
+  } else {
+    store_columns<Config>(d, slice, to, epilogue);
   }
 }
 

@@ -48,7 +48,8 @@ dim3 transform_grid(int64_t tiles, int64_t channels) {
 // The tiles [first, first + problem.padded_t), or what is there of them.
 template <class T>
 void launch_chunk(const Conv2dRequest& request, const Problem& problem, const Buffers& buffers, int64_t first,
-                  bool is_whole, const Conv2dEpilogue<float>& epilogue, cudaStream_t stream) {
+                  bool is_whole, const Conv2dPrologue<float>& prologue, const Conv2dEpilogue<float>& epilogue,
+                  cudaStream_t stream) {
   using namespace device;
   constexpr int kPositions = T::kTile * T::kTile;
   const Conv2dShape& s = request.shape;
@@ -59,9 +60,10 @@ void launch_chunk(const Conv2dRequest& request, const Problem& problem, const Bu
   const bool small = T::kOutput == 2;
   launch({small ? "conv2d_winograd_2x3_input_kernel" : "conv2d_winograd_4x3_input_kernel",
           transform_grid(t, c), dim3(kTransformThreads), 0, stream},
-         {input("source", buffers.source, forward ? inputs : results),
+         {input("source", buffers.source, forward ? inputs : results), input("center", prologue.center, s.c),
+          input("scale", prologue.scale, s.c), input("offset", prologue.offset, s.c),
           output("V", buffers.v, kPositions * c * t)},
-         text, conv2d_winograd_input_kernel<T>, problem, buffers.source, buffers.v, first);
+         text, conv2d_winograd_input_kernel<T>, problem, buffers.source, prologue, buffers.v, first);
   const dim3 gemm_grid(static_cast<unsigned>(t / GemmConfig::kTileT),
                        static_cast<unsigned>(k / GemmConfig::kTileK), kPositions);
   launch({small ? "conv2d_winograd_2x3_gemm_kernel" : "conv2d_winograd_4x3_gemm_kernel", gemm_grid,
@@ -79,12 +81,12 @@ void launch_chunk(const Conv2dRequest& request, const Problem& problem, const Bu
           transform_grid(t, k), dim3(kTransformThreads), 0, stream},
          {input("M", buffers.m, kPositions * k * t), input("bias", epilogue.bias, s.k),
           input("residual", epilogue.residual, outputs), destination},
-         text, conv2d_winograd_output_kernel<T, Conv2dEpilogue<float>>, problem, buffers.m,
-         buffers.destination, first, epilogue);
+         text, conv2d_winograd_output_kernel<T>, problem, buffers.m, buffers.destination, first, epilogue);
 }
 
 void launch_fused(const Conv2dRequest& request, const Plan& plan, const Problem& problem,
-                  const Buffers& buffers, const Conv2dEpilogue<float>& epilogue, cudaStream_t stream) {
+                  const Buffers& buffers, const Conv2dPrologue<float>& prologue,
+                  const Conv2dEpilogue<float>& epilogue, cudaStream_t stream) {
   using namespace device;
   const Conv2dShape& s = request.shape;
   const bool forward = request.pass == Conv2dPass::forward;
@@ -94,16 +96,19 @@ void launch_fused(const Conv2dRequest& request, const Plan& plan, const Problem&
   launch(
       {"conv2d_winograd_2x3_fused_kernel", grid, dim3(FusedConfig::kThreads), FusedConfig::kSharedBytes,
        stream, conv2d_flops(s)},
-      {input("source", buffers.source, forward ? inputs : results), input("U", buffers.u, plan.weight_floats),
-       input("bias", epilogue.bias, s.k), input("residual", epilogue.residual, forward ? results : inputs),
+      {input("source", buffers.source, forward ? inputs : results), input("center", prologue.center, s.c),
+       input("scale", prologue.scale, s.c), input("offset", prologue.offset, s.c),
+       input("U", buffers.u, plan.weight_floats), input("bias", epilogue.bias, s.k),
+       input("residual", epilogue.residual, forward ? results : inputs),
        output("destination", buffers.destination, forward ? results : inputs)},
-      [&] { return conv2d_text(s); }, conv2d_winograd_2x3_fused_kernel<Conv2dEpilogue<float>>, problem,
-      buffers.source, buffers.u, buffers.destination, epilogue);
+      [&] { return conv2d_text(s); }, conv2d_winograd_2x3_fused_kernel, problem, buffers.source, prologue,
+      buffers.u, buffers.destination, epilogue);
 }
 
 template <class T>
 void launch_all(const Conv2dRequest& request, const Plan& plan, Problem problem, const Buffers& buffers,
-                const Conv2dEpilogue<float>& epilogue, cudaStream_t stream) {
+                const Conv2dPrologue<float>& prologue, const Conv2dEpilogue<float>& epilogue,
+                cudaStream_t stream) {
   using namespace device;
   const int64_t weights = plan.padded_c * plan.padded_k;
   launch(
@@ -114,27 +119,28 @@ void launch_all(const Conv2dRequest& request, const Plan& plan, Problem problem,
        output("U", buffers.u, plan.weight_floats)},
       [&] { return conv2d_text(request.shape); }, conv2d_winograd_weight_kernel<T>, problem, buffers.weight,
       buffers.u);
-  if (plan.is_fused) return launch_fused(request, plan, problem, buffers, epilogue, stream);
+  if (plan.is_fused) return launch_fused(request, plan, problem, buffers, prologue, epilogue, stream);
   for (int64_t first = 0; first < plan.tiles; first += plan.chunk) {
     const int64_t left = round_up<int64_t>(plan.tiles - first, GemmConfig::kTileT);
     problem.padded_t = static_cast<int>(smaller(plan.chunk, left));
-    launch_chunk<T>(request, problem, buffers, first, plan.chunk >= plan.tiles, epilogue, stream);
+    launch_chunk<T>(request, problem, buffers, first, plan.chunk >= plan.tiles, prologue, epilogue, stream);
   }
 }
 
 }  // namespace
 
 void launch_gather(const Conv2dRequest& request, const Plan& plan, int output, bool weight_channels_last,
-                   const float* source, const float* weight, const Conv2dEpilogue<float>& epilogue,
-                   float* destination, float* workspace, cudaStream_t stream) {
+                   const float* source, const float* weight, const Conv2dPrologue<float>& prologue,
+                   const Conv2dEpilogue<float>& epilogue, float* destination, float* workspace,
+                   cudaStream_t stream) {
   if (plan.tiles == 0) return;
   const Problem problem = problem_of(request, plan, output, weight_channels_last);
   float* v = workspace + plan.weight_floats;
   const Buffers buffers{source, weight, destination, workspace, v, v + plan.input_floats};
   if (output == 2) {
-    launch_all<Transform<2>>(request, plan, problem, buffers, epilogue, stream);
+    launch_all<Transform<2>>(request, plan, problem, buffers, prologue, epilogue, stream);
   } else {
-    launch_all<Transform<4>>(request, plan, problem, buffers, epilogue, stream);
+    launch_all<Transform<4>>(request, plan, problem, buffers, prologue, epilogue, stream);
   }
 }
 

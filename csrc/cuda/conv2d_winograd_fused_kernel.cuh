@@ -24,8 +24,11 @@ static_assert(sizeof(FusedExchange) <= sizeof(FusedShared::u), "u makes room for
 // One input tile of one channel, the next one 8 channels further.
 class FusedTile {
  public:
-  CNNEXT_DEVICE FusedTile(const Problem& problem, const float* source, const TilePlace& place, int c)
-      : strides_h_(static_cast<int>(problem.source_strides.h)),
+  CNNEXT_DEVICE FusedTile(const Problem& problem, const float* source, const Conv2dPrologue<float>& prologue,
+                          const TilePlace& place, int c)
+      : prologue_(prologue),
+        channel_(c),
+        strides_h_(static_cast<int>(problem.source_strides.h)),
         strides_w_(static_cast<int>(problem.source_strides.w)),
         step_(FusedConfig::kTileC * problem.source_strides.c),
         channels_(problem.source_channels - c) {
@@ -49,8 +52,21 @@ class FusedTile {
     from_ += step_;
     channels_ -= FusedConfig::kTileC;
   }
+  // Of the channel that was loaded last.
+  CNNEXT_DEVICE void activate(float (&d)[4][4]) {
+    if (!prologue_.exists()) return;
+    const bool exists = channels_ + FusedConfig::kTileC > 0;
+    const ChannelNorm<float> norm = exists ? prologue_.of(channel_) : ChannelNorm<float>{};
+#pragma unroll
+    for (int i = 0; i < 16; ++i) {
+      if (exists && (inside_ >> i & 1) != 0) d[i / 4][i % 4] = norm.activated(d[i / 4][i % 4]);
+    }
+    channel_ += FusedConfig::kTileC;
+  }
 
  private:
+  const Conv2dPrologue<float>& prologue_;
+  int channel_;
   const float* from_;
   uint32_t inside_ = 0;
   int strides_h_, strides_w_;
@@ -117,9 +133,9 @@ CNNEXT_DEVICE void write_exchange(const float (&sum)[2][8][8], FusedExchange& ex
 }
 
 // One output tile of one channel.
-template <class E>
 CNNEXT_DEVICE void store_output(const Problem& problem, const FusedExchange& exchange, int t, int part_k,
-                                int64_t first_tile, int64_t k, float* destination, const E& epilogue) {
+                                int64_t first_tile, int64_t k, float* destination,
+                                const Conv2dEpilogue<float>& epilogue) {
   using T = Transform<2>;
   float products[4][4], y[2][2];
 #pragma unroll
@@ -141,10 +157,11 @@ CNNEXT_DEVICE void store_output(const Problem& problem, const FusedExchange& exc
 }
 
 // Block (32 tiles, 64 channels).
-template <class E>
 __global__ void __launch_bounds__(FusedConfig::kThreads, 1)
     conv2d_winograd_2x3_fused_kernel(const __grid_constant__ Problem problem, const float* source,
-                                     const float* u, float* destination, E epilogue) {
+                                     const __grid_constant__ Conv2dPrologue<float> prologue, const float* u,
+                                     float* destination,
+                                     const __grid_constant__ Conv2dEpilogue<float> epilogue) {
   using T = Transform<2>;
   auto& shared = device::dynamic_shared<FusedShared>();
   const bool channels_last = problem.source_strides.c == 1;
@@ -152,7 +169,7 @@ __global__ void __launch_bounds__(FusedConfig::kThreads, 1)
   const int tile_t = channels_last ? threadIdx.x / 8 : threadIdx.x % 32;
   const int64_t first_tile = int64_t{blockIdx.x} * FusedConfig::kTileT;
   const int first_k = blockIdx.y * FusedConfig::kTileK;
-  FusedTile tile(problem, source, place_of_tile<T>(problem, first_tile + tile_t), tile_c);
+  FusedTile tile(problem, source, prologue, place_of_tile<T>(problem, first_tile + tile_t), tile_c);
   float d[4][4], sum[2][8][8] = {};
   fetch_weights(shared, 0, u, problem, 0, first_k);
   device::cp_async_commit();
@@ -160,6 +177,7 @@ __global__ void __launch_bounds__(FusedConfig::kThreads, 1)
   int stage = 0;
 #pragma unroll 1
   for (int c = 0; c < problem.padded_c; c += FusedConfig::kTileC, stage ^= 1) {
+    tile.activate(d);
     transform_input<T>(d);
     __syncthreads();  // the channels before have been multiplied
 #pragma unroll

@@ -14,6 +14,7 @@
 
 #include "conv2d_epilogue.cuh"
 #include "conv2d_layout.cuh"
+#include "conv2d_prologue.cuh"
 #include "conv2d_winograd_config.h"
 #include "conv2d_winograd_transform.cuh"
 #include "device/shared_memory.cuh"
@@ -93,11 +94,13 @@ struct ExchangeShared {
 // The input tile of this thread; zero outside the image.
 template <class T>
 CNNEXT_DEVICE void load_tile(float (&d)[T::kTile][T::kTile], const Problem& problem, const float* source,
-                             const TilePlace& place, int c) {
+                             const Conv2dPrologue<float>& prologue, const TilePlace& place, int c) {
   const bool exists = place.exists && c < problem.source_channels;
   const int first_h = place.row - problem.pad_h, first_w = place.column - problem.pad_w;
   const ImageStrides& strides = problem.source_strides;
   const float* from = source + place.image * strides.n + c * strides.c;
+  ChannelNorm<float> norm{};
+  if (prologue.exists() && exists) norm = prologue.of(c);
 #pragma unroll
   for (int i = 0; i < T::kTile; ++i) {
 #pragma unroll
@@ -106,6 +109,7 @@ CNNEXT_DEVICE void load_tile(float (&d)[T::kTile][T::kTile], const Problem& prob
       const bool inside = exists && h >= 0 && h < problem.source_h && w >= 0 && w < problem.source_w;
       d[i][j] = 0;
       if (inside) d[i][j] = from[h * strides.h + w * strides.w];
+      if (inside && prologue.exists()) d[i][j] = norm.activated(d[i][j]);
     }
   }
 }
@@ -113,15 +117,15 @@ CNNEXT_DEVICE void load_tile(float (&d)[T::kTile][T::kTile], const Problem& prob
 // Block (8 tiles of the chunk, 32 channels).
 template <class T>
 __global__ void __launch_bounds__(kTransformThreads)
-    conv2d_winograd_input_kernel(const __grid_constant__ Problem problem, const float* source, float* v,
-                                 int64_t first_tile) {
+    conv2d_winograd_input_kernel(const __grid_constant__ Problem problem, const float* source,
+                                 Conv2dPrologue<float> prologue, float* v, int64_t first_tile) {
   auto& shared = device::static_shared<ExchangeShared<T::kTile>>();
   const bool channels_last = problem.source_strides.c == 1;
   const TransformThread from(channels_last), to(false);
   const int first_c = blockIdx.y * kBlockChannels, first_t = blockIdx.x * kBlockTiles;
   const TilePlace place = place_of_tile<T>(problem, first_tile + first_t + from.tile);
   float d[T::kTile][T::kTile];
-  load_tile<T>(d, problem, source, place, first_c + from.channel);
+  load_tile<T>(d, problem, source, prologue, place, first_c + from.channel);
   transform_input<T>(d);
   const int64_t position_stride = int64_t{problem.padded_c} * problem.padded_t;
   float* out = v + int64_t{first_c + to.channel} * problem.padded_t + first_t + to.tile;
@@ -143,10 +147,10 @@ __global__ void __launch_bounds__(kTransformThreads)
 }
 
 // Block (8 tiles of the chunk, 32 channels).
-template <class T, class E>
+template <class T>
 __global__ void __launch_bounds__(kTransformThreads)
     conv2d_winograd_output_kernel(const __grid_constant__ Problem problem, const float* m, float* destination,
-                                  int64_t first_tile, E epilogue) {
+                                  int64_t first_tile, Conv2dEpilogue<float> epilogue) {
   auto& shared = device::static_shared<ExchangeShared<T::kOutput>>();
   const bool channels_last = problem.destination_strides.c == 1;
   const TransformThread from(false), to(channels_last);

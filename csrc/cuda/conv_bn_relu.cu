@@ -1,5 +1,7 @@
 // The fused convolutions on CUDA: conv2d_statistics, conv2d_residual_relu and the weight gradient with a
-// prologue; checks, outputs, launches, registration. The convolutions are those of conv2d.
+// prologue; checks, outputs, launches, registration. The convolutions are those of conv2d, which normalise
+// what they load and take the moments of what they store, where their algorithm can; where not, that is a
+// pass of its own.
 #include "../torch/conv_bn_relu_checks.h"
 #include "batch_norm_tensors.h"
 #include "conv2d_passes.h"
@@ -29,32 +31,61 @@ struct Norm {
   }
 };
 
-// relu(batch_norm(x)), or x where there is no norm; x is dense.
+// What a convolution reads, and as what: x with a prologue that normalises it on the way, or, for an
+// algorithm that cannot, relu(batch_norm(x)) in memory.
 template <class T>
-Tensor activated(const Tensor& x, bool channels_last, const Norm& norm, cudaStream_t stream) {
+struct Source {
+  Tensor values, coefficients;
+  Conv2dPrologue<T> prologue;
+};
+
+// x is dense in the request's layout.
+template <class T>
+Source<T> source_of(const Conv2dRequest& request, const Tensor& x, const Norm& norm, cudaStream_t stream) {
   using C = compute_t<T>;
-  if (!norm.mean || x.numel() == 0) return x;
-  const Tensor y = empty(x, sizes_of(x), channels_last), workspace = channel_values(x, 3 * x.size(1));
-  const BatchNormCall call = call_of(x, channels_last, {x, y}, stream);
+  if (!norm.mean || x.numel() == 0) return {x, {}, {}};
+  const Tensor workspace = channel_values(x, 3 * x.size(1));
   C* coefficients = mutable_data<C>(workspace);
+  const Tensor y = conv2d_takes_prologue(request) ? x : empty(x, sizes_of(x), request.channels_last);
+  const BatchNormCall call = call_of(x, request.channels_last, {x, y}, stream);
   launch_coefficients(call, values_in(norm.mean), values_in(norm.var), values_in(norm.weight),
                       values_in(norm.bias), norm.eps, coefficients);
+  if (conv2d_takes_prologue(request)) {
+    const auto rows = coefficients_in(coefficients, x.size(1));
+    return {x, workspace, {rows.center, rows.scale, rows.offset}};
+  }
   launch_apply<T>(call, data<T>(x), coefficients, nullptr, true, mutable_data<T>(y));
-  return y;
+  return {y, {}, {}};
 }
 
-// Mean and biased variance of every channel of y.
+// Mean and biased variance of every channel of y, from the moments that the convolution has taken.
 template <class T>
-void statistics(const Tensor& y, bool channels_last, Tensor& mean, Tensor& var, cudaStream_t stream) {
+void statistics(const Tensor& y, bool channels_last, const Conv2dMoments& moments, Tensor& mean, Tensor& var,
+                cudaStream_t stream) {
   using C = compute_t<T>;
+  constexpr int kMostChunks = 512, kFold = 64, kMostGrid = 65535;
   if (y.numel() == 0) {
     torch::stable::zero_(mean);
     torch::stable::zero_(var);
     return;
   }
-  const BatchNormCall call = call_of(y, channels_last, {y}, stream);
-  const Tensor partial = partials(y, call);
-  launch_moments(call, data<T>(y), mutable_data<double>(partial));
+  BatchNormCall call = call_of(y, channels_last, {y}, stream);
+  Tensor partial = moments.partial;
+  if (moments.pixels == 0) {
+    partial = partials(y, call);
+    launch_moments(call, data<T>(y), mutable_data<double>(partial));
+  } else {
+    call.plan.chunk = moments.pixels;
+    call.plan.chunks = static_cast<int>(ceil_div(call.plan.values, call.plan.chunk));
+  }
+  if (call.plan.chunks > kMostChunks) {
+    const int fold = larger(kFold, ceil_div(call.plan.chunks, kMostGrid));
+    const int chunks = ceil_div(call.plan.chunks, fold);
+    const Tensor folded = empty(y, {chunks, 2, y.size(1)}, ScalarType::Double);
+    launch_fold_moments(call, fold, data<double>(partial), mutable_data<double>(folded));
+    call.plan.chunk *= fold, call.plan.chunks = chunks;
+    partial = folded;
+  }
   launch_merge_moments<C>(call, data<double>(partial), values_in(std::nullopt), values_in(std::nullopt), 0,
                           mutable_data<C>(mean), mutable_data<C>(var), nullptr);
 }
@@ -77,9 +108,12 @@ Statistics conv2d_statistics(const Tensor& input, const Tensor& weight, const Op
   const Optional b = dense(bias, false);
   dispatch_cuda_floating(input, "input", [&](auto tag) {
     using T = typename decltype(tag)::type;
-    conv2d_gather<T>(conv.request<T>(allow_tf32, allow_winograd), activated<T>(x, last, norm, scope.stream()),
-                     weight, {data<T>(b)}, output, scope.stream());
-    statistics<T>(output, last, mean, var, scope.stream());
+    const Conv2dRequest request = conv.request<T>(allow_tf32, allow_winograd);
+    const Source<T> source = source_of<T>(request, x, norm, scope.stream());
+    Conv2dMoments moments;
+    conv2d_gather<T>(request, source.values, weight, source.prologue, {data<T>(b)}, output, scope.stream(),
+                     &moments);
+    statistics<T>(output, last, moments, mean, var, scope.stream());
   });
   return {output, mean, var};
 }
@@ -95,8 +129,8 @@ Tensor conv2d_residual_relu(const Tensor& input, const Tensor& weight, const Opt
   const Optional b = dense(bias, false), added = dense(residual, conv.channels_last);
   dispatch_cuda_floating(input, "input", [&](auto tag) {
     using T = typename decltype(tag)::type;
-    conv2d_gather<T>(conv.request<T>(allow_tf32, allow_winograd), x, weight,
-                     {data<T>(b), data<T>(added), nullptr, nullptr, 0, relu}, output, scope.stream());
+    conv2d_gather<T>(conv.request<T>(allow_tf32, allow_winograd), x, weight, {},
+                     {data<T>(b), data<T>(added), relu}, output, scope.stream());
   });
   return output;
 }
@@ -124,7 +158,8 @@ std::tuple<Tensor, Tensor> conv2d_backward_weight_prologue(const Tensor& grad, c
     const Conv2dRequest request{
         shape,          Conv2dPass::backward_weight,    conv2d_dtype<T>(), last, allow_tf32,
         allow_winograd, device::current_device_limits()};
-    conv2d_weight_gradient<T>(request, g, activated<T>(x, last, norm, scope.stream()), grad_weight, grad_bias,
+    const Source<T> source = source_of<T>(request, x, norm, scope.stream());
+    conv2d_weight_gradient<T>(request, g, source.values, source.prologue, grad_weight, grad_bias,
                               scope.stream());
   });
   return {grad_weight, grad_bias};
