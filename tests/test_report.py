@@ -42,7 +42,9 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "r.json").write_text(json.dumps(made_up()))
     (tmp_path / "README.md").write_text(f"before\n{tables.START}\nold\n{tables.END}\nafter\n")
     table = "| kernel | registers | HMMA |\n| --- | ---: | ---: |\n| `a_kernel<float, 4>` | 40 |  |\n"
-    (tmp_path / "kernels.md").write_text(f"# Kernels\n\nAn introduction.\n\n## What each takes\n\nBy nvcc.\n\n{table}")
+    (tmp_path / "kernels.md").write_text(
+        f"# Kernels\n\nAn introduction.\n\n## What each takes\n\nBy `nvcc`, see [there](there.json).\n\n{table}"
+    )
     return tmp_path
 
 
@@ -204,6 +206,7 @@ class TestFiles:
         assert 'id="kernels"' in page.render([("r", found)], [{}], kernels.read(folder / "kernels.md"))
         (row,) = kernels.read(folder / "kernels.md")[0].rows
         assert row == ["a_kernel<float, 4>", "40", ""]
+        assert kernels.read(folder / "kernels.md")[0].text == ["By nvcc, see there."]
 
     def test_our_own_kernels_are_read(self):
         if not kernels.DEFAULT.is_file():

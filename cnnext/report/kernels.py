@@ -1,7 +1,8 @@
-"""bench/results/kernels.md for the page: the figures of the CUDA kernels that need no GPU."""
+"""bench/results/kernels.md for the page: the figures of the CUDA and Triton kernels that need no GPU."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def read(path: Path) -> list[Table]:
         elif not tables or not line.strip():
             continue
         elif not line.startswith("|"):
-            tables[-1].text.append(line)
+            tables[-1].text.append(re.sub(r"\[([^]]+)\]\([^)]*\)", r"\1", line).replace("`", ""))
         else:
             _add(tables[-1], [cell.strip(" `") for cell in line.strip()[1:-1].split("|")], f"{path}:{number}")
     found = [table for table in tables if table.rows]
