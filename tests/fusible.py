@@ -4,6 +4,20 @@ import torch
 from torch.nn import BatchNorm2d, Conv2d, MaxPool2d, Module, ReLU, Sequential
 from torch.nn.functional import relu
 
+import cnnext.functional as F
+
+
+def record_chains(monkeypatch):
+    """A list that grows by the number of stages at each call of the fused op."""
+    seen, chain = [], F.conv_bn_relu_chain
+
+    def recorded(x, stages, *rest):
+        seen.append(len(stages))
+        return chain(x, stages, *rest)
+
+    monkeypatch.setattr(F, "conv_bn_relu_chain", recorded)
+    return seen
+
 
 class Block(Module):
     """A basic block as torchvision writes it."""

@@ -1,5 +1,6 @@
-"""Run functions in several processes of a group, each a Python of its own: ``ranks.py cases size folder rank``."""
+"""Run functions in several processes of a group: this one, and others by ``ranks.py cases size folder rank``."""
 
+import datetime
 import os
 import subprocess
 import sys
@@ -19,14 +20,15 @@ def run(cases, folder, size=2):
     """What each ``case(rank)`` returned, by case and rank; a raised error's type and text stand for it."""
     if not (torch.distributed.is_available() and torch.distributed.is_gloo_available()):
         pytest.skip("this torch has no gloo")
-    environment = os.environ | {"PYTHONPATH": str(Path(cnnext.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(Path(cnnext.__file__).parents[1])}
     command = [sys.executable, __file__, ",".join(cases), str(size), str(folder)]
-    ranks = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(size)]
+    others = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(1, size)]
     try:
-        assert [rank.wait(TIME_LIMIT) for rank in ranks] == [0] * size
+        main(cases, size, folder, 0)
+        assert [other.wait(TIME_LIMIT) for other in others] == [0] * (size - 1)
     finally:
-        for rank in ranks:
-            rank.kill()
+        for other in others:
+            other.kill()
     return {case: [torch.load(folder / f"{case}.{rank}") for rank in range(size)] for case in cases}
 
 
@@ -157,16 +159,19 @@ def norm(rank):
     return results
 
 
-def main(case, size, folder, rank):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/{case}", rank=rank, world_size=size)
-    try:
-        result = globals()[case](rank)
-    except Exception as error:  # the test looks at it
-        result = f"{type(error).__name__}: {error}"
-    torch.save(result, folder / f"{case}.{rank}")
-    torch.distributed.destroy_process_group()
+def main(cases, size, folder, rank):
+    limit = datetime.timedelta(seconds=TIME_LIMIT)
+    for case in cases:
+        file = f"file://{folder}/{case}"
+        torch.distributed.init_process_group("gloo", init_method=file, rank=rank, world_size=size, timeout=limit)
+        try:
+            result = globals()[case](rank)
+        except Exception as error:  # the test looks at it
+            result = f"{type(error).__name__}: {error}"
+        finally:
+            torch.distributed.destroy_process_group()
+        torch.save(result, folder / f"{case}.{rank}")
 
 
 if __name__ == "__main__":
-    for case in sys.argv[1].split(","):
-        main(case, int(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1].split(","), int(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))

@@ -5,10 +5,9 @@ import io
 
 import pytest
 import torch
-from fusible import CHAINS, Block, Functional, Nested, Net
+from fusible import CHAINS, Block, Functional, Nested, Net, record_chains
 
 import cnnext
-import cnnext.functional as F
 from cnnext.nn.fuse import is_fused
 
 every_net = pytest.mark.parametrize("build", CHAINS, ids=lambda build: build.__name__)
@@ -21,16 +20,8 @@ def our_kernels():
 
 
 @pytest.fixture(name="chains")
-def count_chains(monkeypatch):
-    """The number of stages of each call of the fused op."""
-    seen, chain = [], F.conv_bn_relu_chain
-
-    def counted(x, stages, *rest):
-        seen.append(len(stages))
-        return chain(x, stages, *rest)
-
-    monkeypatch.setattr(F, "conv_bn_relu_chain", counted)
-    return seen
+def recorded_chains(monkeypatch):
+    return record_chains(monkeypatch)
 
 
 def make(build=Net, dtype=torch.float64):

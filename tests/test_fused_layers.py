@@ -5,9 +5,9 @@ import io
 
 import pytest
 import torch
+from fusible import record_chains
 
 import cnnext
-import cnnext.functional as F
 from cnnext import nn
 
 
@@ -18,13 +18,8 @@ def our_kernels():
 
 
 @pytest.fixture(name="chains")
-def count_chains(monkeypatch):
-    """The number of stages of each call of the fused op."""
-    seen, chain = [], F.conv_bn_relu_chain
-    monkeypatch.setattr(
-        F, "conv_bn_relu_chain", lambda x, stages, *rest: seen.append(len(stages)) or chain(x, stages, *rest)
-    )
-    return seen
+def recorded_chains(monkeypatch):
+    return record_chains(monkeypatch)
 
 
 def downsample(channels, out, stride):
