@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))  # the emulator
 
 import emulated  # noqa: E402
+import kernels_block  # noqa: E402
 import kernels_layers  # noqa: E402
 import kernels_static  # noqa: E402
 import kernels_triton  # noqa: E402
@@ -133,6 +134,8 @@ def main() -> None:
         "Counted by the emulator: 32-byte sectors of global memory over the distinct bytes of each request, and "
         "wavefronts of shared memory over one for each group of lanes that the hardware serves at once. 1.00 is ideal.",
         traffic_table(counted),
+        *kernels_block.section(),
+        table(kernels_block.TITLE, kernels_block.rows()),
         *kernels_triton.section(),
     ]
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)

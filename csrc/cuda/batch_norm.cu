@@ -69,7 +69,7 @@ Outputs batch_norm_backward(const Tensor& grad, const Tensor& input, const std::
     const Tensor partial = partials(input, call), workspace = channel_values(input, 4 * c);
     C* coefficients = mutable_data<C>(workspace);
     const ChannelValues means = values_in(mean);
-    launch_backward_sums<T>(call, data<T>(g), data<T>(x), means, {}, mutable_data<double>(partial));
+    launch_backward_sums<T>(call, data<T>(g), data<T>(x), means, {}, mutable_data<double>(partial), nullptr);
     launch_merge_gradients(call, data<double>(partial), values_in(weight), means, values_in(var), eps,
                            training, mutable_data<C>(grad_weight), mutable_data<C>(grad_bias), coefficients);
     launch_backward_apply<T>(call, data<T>(g), data<T>(x), coefficients, {}, training,

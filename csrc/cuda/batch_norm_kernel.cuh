@@ -137,11 +137,12 @@ CNNEXT_DEVICE void add_gradients(const BatchNormBatch<T, Walk>& grads, const Bat
   }
 }
 
-// Σgrad and Σgrad·(x − center) of every chunk and channel, of the gradients that the gate lets through.
+// Σgrad and Σgrad·(x − center) of every chunk and channel, of the gradients that the gate lets through; these
+// are written too where asked for.
 template <class T, class Walk>
 __global__ void __launch_bounds__(kBatchNormThreads, 2)
     batch_norm_backward_sums_kernel(BatchNormPlan plan, const T* grad, const T* x, ChannelValues mean,
-                                    BatchNormGate<T> gate, double* partial) {
+                                    BatchNormGate<T> gate, double* partial, T* gated) {
   using C = compute_t<T>;
   constexpr int M = Walk::kSums;
   auto& shared = device::static_shared<BatchNormExchange<C, 2 * M>>();
@@ -159,6 +160,7 @@ __global__ void __launch_bounds__(kBatchNormThreads, 2)
     grads.load(walk, first, grad);
     inputs.load(walk, first, x);
     relu.close(walk, inputs, centers, grads);
+    if (gated != nullptr) grads.store(walk, gated, [&](int b, int i, int) { return grads(b, i); });
     add_gradients<T, Walk>(grads, inputs, centers, sums);
   }
   walk.reduce(sums, shared);

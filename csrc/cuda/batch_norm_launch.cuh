@@ -129,9 +129,10 @@ void launch_apply(const BatchNormCall& call, const T* x, compute_t<T>* coefficie
   });
 }
 
+// gated: null, or what the gate lets through.
 template <class T>
 void launch_backward_sums(const BatchNormCall& call, const T* grad, const T* x, const ChannelValues& mean,
-                          const BatchNormGate<T>& gate, double* partial) {
+                          const BatchNormGate<T>& gate, double* partial, T* gated) {
   const int64_t c = call.problem.c;
   with_walk<T>(call.config, [&](auto tag) {
     device::launch(
@@ -139,9 +140,10 @@ void launch_backward_sums(const BatchNormCall& call, const T* grad, const T* x, 
         {device::input("grad", grad, call.numel()), device::input("input", x, call.numel()),
          values_of("mean", mean, c), optional_input("output", gate.output, call.numel()),
          optional_input("scale", gate.scale, c), optional_input("offset", gate.offset, c),
-         device::output("partial", partial, call.partials())},
+         device::output("partial", partial, call.partials()),
+         device::output("gated", gated, gated != nullptr ? call.numel() : 0)},
         [&] { return call.text(); }, batch_norm_backward_sums_kernel<T, typename decltype(tag)::type>,
-        call.plan, grad, x, mean, gate, partial);
+        call.plan, grad, x, mean, gate, partial, gated);
   });
 }
 

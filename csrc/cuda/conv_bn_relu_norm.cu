@@ -67,13 +67,14 @@ class Gradient {
     return {ReluGate::input, nullptr, rows.scale, rows.offset};
   }
 
-  // The sums, and the coefficients of grad_x that follow from them.
+  // The sums, and the coefficients of grad_x that follow from them. gated: null, or room for the gradients
+  // that the gate lets through.
   template <class T, class C = compute_t<T>>
   void sums(const BatchNormCall& call, const BatchNormGate<T>& gate, const Tensor& sum,
-            const Tensor& sum_normal, C* coefficients) const {
+            const Tensor& sum_normal, C* coefficients, T* gated) const {
     const Tensor partial = partials(x_, call);
     launch_backward_sums(call, data<T>(grad_), data<T>(x_), values_in(mean_), gate,
-                         mutable_data<double>(partial));
+                         mutable_data<double>(partial), gated);
     launch_merge_gradients(call, data<double>(partial), values_in(weight_), values_in(mean_), values_in(var_),
                            eps_, true, mutable_data<C>(sum_normal), mutable_data<C>(sum), coefficients);
   }
@@ -89,6 +90,21 @@ class Gradient {
   void apply(const BatchNormCall& call, const BatchNormGate<T>& gate, C* coefficients) const {
     launch_backward_apply(call, data<T>(grad_), data<T>(x_), coefficients, gate, true,
                           mutable_data<T>(grad_input_), output_ ? mutable_data<T>(grad_residual_) : nullptr);
+  }
+
+  // Both passes. Where the residual gets what the gate lets through, the first one writes that, and the
+  // second reads it in place of gradient and output.
+  template <class T, class C = compute_t<T>>
+  void whole(const BatchNormCall& call, const BatchNormGate<T>& gate, const Tensor& sum,
+             const Tensor& sum_normal, C* coefficients) const {
+    if (gate.kind != ReluGate::output) {
+      sums<T>(call, gate, sum, sum_normal, coefficients, nullptr);
+      return apply<T>(call, gate, coefficients);
+    }
+    T* gated = mutable_data<T>(grad_residual_);
+    sums<T>(call, gate, sum, sum_normal, coefficients, gated);
+    launch_backward_apply<T>(call, gated, data<T>(x_), coefficients, {}, true, mutable_data<T>(grad_input_),
+                             nullptr);
   }
 
  private:
@@ -121,8 +137,7 @@ Backward batch_norm_relu_backward(const Tensor& grad, const Tensor& input, const
     const BatchNormCall call = gradient.call(scope.stream());
     const BatchNormGate<T> gate = gradient.gate<T>(call, memory);
     const Tensor workspace = channel_values(input, 4 * c);
-    gradient.sums<T>(call, gate, sum, sum_normal, mutable_data<C>(workspace));
-    gradient.apply<T>(call, gate, mutable_data<C>(workspace));
+    gradient.whole<T>(call, gate, sum, sum_normal, mutable_data<C>(workspace));
   });
   return {gradient.grad_input(), gradient.grad_residual(), sum_normal, sum};
 }
@@ -146,7 +161,8 @@ std::tuple<Tensor, Tensor> batch_norm_relu_backward_sums(const Tensor& grad, con
     Tensor memory;
     const BatchNormCall call = gradient.call(scope.stream());
     const Tensor workspace = channel_values(input, 4 * c);
-    gradient.sums<T>(call, gradient.gate<T>(call, memory), sum, sum_normal, mutable_data<C>(workspace));
+    gradient.sums<T>(call, gradient.gate<T>(call, memory), sum, sum_normal, mutable_data<C>(workspace),
+                     nullptr);
   });
   return {sum, sum_normal};
 }
