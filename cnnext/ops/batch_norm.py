@@ -10,7 +10,9 @@ from cnnext.backends import TORCH, choose
 from cnnext.ops.arguments import is_channels_last, memory_format, new_empty, require_same_device, require_tensor
 from cnnext.registration import OpSpec, declare
 
+PARAMETERS = ("running_mean", "running_var", "weight", "bias")
 USUAL = frozenset((torch.Tensor, torch.nn.Parameter))
+"""Types of nearly all tensors: what is of another is looked at more closely, at twice the cost."""
 
 
 def batch_norm(
@@ -60,11 +62,11 @@ def batch_norm(
     backend = choose("batch_norm", input, batch_norm, tensors, others)
     if backend is TORCH:
         return torch.nn.functional.batch_norm(input, *tensors, *others)
-    image = _as_image(input)
+    image = input if input.dim() == 4 else _as_image(input)
     statistics = (None, None) if training else (running_mean, running_var)
     output, mean, var = backend.ops.batch_norm(image, weight, bias, *statistics, training, eps)
-    if training and running_mean is not None and input.numel() > 0:
-        count = input.numel() // input.shape[1]
+    if training and running_mean is not None and (numel := input.numel()) > 0:
+        count = numel // input.size(1)
         backend.ops.batch_norm_update_(running_mean, running_var, mean, var, count, momentum)
     return output if image is input else output.view(input.shape)
 
@@ -82,17 +84,19 @@ def _check_arguments(
     require_tensor(input, "input")
     if not isinstance(training, bool):
         raise TypeError(f"argument `training` must be a bool, but got {training!r}")
-    for name, value in (("momentum", momentum), ("eps", eps)):
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
-            raise TypeError(f"argument `{name}` must be a float, but got {value!r}")
+    if type(momentum) is not float or type(eps) is not float:
+        for name, value in (("momentum", momentum), ("eps", eps)):
+            if not isinstance(value, (int, float)) or isinstance(value, bool):
+                raise TypeError(f"argument `{name}` must be a float, but got {value!r}")
     channels = _channels(input)
-    _check_channel_values(running_mean, "running_mean", input, channels)
-    _check_channel_values(running_var, "running_var", input, channels)
-    _check_channel_values(weight, "weight", input, channels)
-    _check_channel_values(bias, "bias", input, channels)
-    for name, tensor in (("running_mean", running_mean), ("running_var", running_var)):
-        if tensor is not None and tensor.requires_grad:
-            raise RuntimeError(f"`{name}` must not require a gradient: batch_norm has none for it")
+    shape, device = (channels,), input.device
+    for i, tensor in enumerate((running_mean, running_var, weight, bias)):
+        if tensor is None:
+            continue
+        if type(tensor) not in USUAL or tensor.shape != shape or tensor.device != device:
+            _check_channel_values(tensor, PARAMETERS[i], input, channels)
+        if i < 2 and tensor.requires_grad:
+            raise RuntimeError(f"`{PARAMETERS[i]}` must not require a gradient: batch_norm has none for it")
     if (running_mean is None) != (running_var is None):
         raise ValueError("`running_mean` and `running_var` must either both be None or neither be None")
     if not training and running_mean is None:
@@ -104,10 +108,6 @@ def _check_arguments(
 
 
 def _check_channel_values(tensor: Any, name: str, input: torch.Tensor, channels: int) -> None:
-    if tensor is None:
-        return
-    if type(tensor) in USUAL and tensor.shape == (channels,) and tensor.device == input.device:
-        return  # nearly every call, at half the cost of the rest
     require_tensor(tensor, name)
     require_same_device("input", input, name, tensor)
     if tensor.dim() != 1 or tensor.size(0) != channels:
@@ -125,8 +125,6 @@ def _channels(input: torch.Tensor) -> int:
 
 def _as_image(input: torch.Tensor) -> torch.Tensor:
     """View (N, C, …) as (N, C, H, W), channels_last where torch takes the input for channels_last."""
-    if input.dim() == 4:
-        return input
     if input.dim() < 4:
         return input.reshape(*input.shape, *[1] * (4 - input.dim()))
     return input.flatten(2, -2)
@@ -183,7 +181,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.set_materialize_grads(False)
     statistics = (mean, var) if ctx.training else (running_mean, running_var)
     ctx.save_for_backward(input, weight, *statistics)
-    ctx.dtypes = [None if parameter is None else parameter.dtype for parameter in (weight, bias)]
+    ctx.dtypes = None if weight is None else weight.dtype, None if bias is None else bias.dtype
 
 
 def _backward(ops: Any, ctx: Any, grad: torch.Tensor | None, *_: Any) -> tuple[Any, ...]:
