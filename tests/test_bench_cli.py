@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import cnnext
+from cnnext import auto
 from cnnext.bench import plan, results, roof
 from cnnext.cli import main
 
@@ -20,6 +21,7 @@ QUICK = f"--backends {OURS} --device cpu --minutes 60"
 def folder(tmp_path, monkeypatch):
     """The command runs here, on one thread, and no row takes longer than it must."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(auto, "cache_file", lambda device, threads: tmp_path / "auto/choices.json")
     monkeypatch.setattr(roof, "SIZES", (64,))
     monkeypatch.setattr(roof, "COPIED", (2**16,))
     monkeypatch.setattr(plan, "MOST_SECONDS", {"layers": 0.01, "networks": 0.01, "overhead": 0.001})
@@ -171,7 +173,8 @@ def test_bench_models(monkeypatch, capsys):
 def test_bench_overhead(monkeypatch, capsys):
     code = script("bench_overhead.py", monkeypatch, "--seconds", "0.001", "--backend", OURS)
     assert code in (0, 1)  # the machine decides; that it is 1 above the limit is the next test
-    assert len(capsys.readouterr().out.splitlines()) == 13
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 14 and "a choice of `auto` that is known: " in lines[-1]
 
 
 def test_bench_overhead_fails_above_the_limit(monkeypatch):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import timeit
+from functools import partial
 from typing import Any
 
 import torch
 
+from cnnext.backends import AUTO, backend, choose
 from cnnext.backends import TORCH as TORCH_BACKEND
 from cnnext.bench.passes import prepare
 from cnnext.bench.timing import Contender, spread, take_turns
@@ -13,6 +16,8 @@ from cnnext.testing.layers import OURS, TORCH, LayerCase
 
 LIMITS = {False: 6e-6, True: 10e-6}
 """Seconds that a call may cost more than torch's, without gradients and with them."""
+CHOICE_LIMIT = 2e-6
+"""Seconds that a choice which is known may take."""
 WINDOW = (("kernel_size", 2), ("stride", 2), ("padding", 0))
 TINY = (
     LayerCase("corr2d", "tiny", (4, 4), (2, 2)),
@@ -24,11 +29,11 @@ TINY = (
 )
 
 
-def measure(backend: str, device: torch.device, seconds: float = 0.3) -> list[dict[str, Any]]:
+def measure(name: str, device: torch.device, seconds: float = 0.3) -> list[dict[str, Any]]:
     """Rows of results, one for each op without gradients (a forward pass) and with them (a forward pass that saves).
 
     Args:
-        backend: whose calls.
+        name: of the backend whose calls.
         device: where.
         seconds: for each row, about.
     """
@@ -37,7 +42,7 @@ def measure(backend: str, device: torch.device, seconds: float = 0.3) -> list[di
         for gradients in (False, True):
             tensors = case.tensors(device=device)
             contenders = {
-                "ours": Contender(_call(case, OURS, tensors, gradients), backend),
+                "ours": Contender(_call(case, OURS, tensors, gradients), name),
                 "torch": Contender(_call(case, TORCH, tensors, gradients), TORCH_BACKEND.name),
             }
             taken = take_turns(contenders, device, seconds, least=25)
@@ -55,6 +60,17 @@ def measure(backend: str, device: torch.device, seconds: float = 0.3) -> list[di
                 }
             )
     return rows
+
+
+def choice(device: torch.device, repeats: int = 20, calls: int = 2000) -> float:
+    """Seconds that the backend ``auto`` takes to look up a convolution with weights and bias that it knows."""
+    case = TINY[1]
+    tensors, others = case.tensors(device=device), (1, 1, 1, 1)
+    with backend(AUTO):
+        case.call(OURS, tensors)
+        ask = partial(choose, "conv2d", tensors[0], OURS.conv2d, tuple(tensors[1:]), others)
+        ask()
+        return min(timeit.repeat(ask, repeat=repeats, number=calls)) / calls
 
 
 def _call(case: LayerCase, functions: Any, tensors: list[Any], gradients: bool) -> Any:
