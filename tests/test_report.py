@@ -211,7 +211,9 @@ class TestFiles:
     def test_our_own_kernels_are_read(self):
         if not kernels.DEFAULT.is_file():
             pytest.skip("bench/results/kernels.md comes with the sources, not with an installed package")
-        assert [len(table.rows) > 20 for table in kernels.read(kernels.DEFAULT)] == [True] * 3
+        found = {table.title: len(table.rows) for table in kernels.read(kernels.DEFAULT)}
+        for title in ("What each CUDA kernel takes", "What each CUDA kernel moves", "What each Triton kernel takes"):
+            assert found[title] > 20
 
 
 def damaged(**changes):
