@@ -21,7 +21,7 @@ RESULTS = ROOT / "bench/results"
 HEADING = "## What each Triton kernel takes"
 TARGETS = (75, 80, 90, 100, 120)
 KINDS = ("float16", "tf32", "float32", "float64")
-PASSES = ("forward", "backward_input", "backward_weight")
+PASSES = ("forward", "backward_input", "backward_weight", "fused", "fused, weight")
 NORM = "with parameters in torch.float32"
 OTHERS = (
     *(f"depthwise {name}" for name in PASSES),
@@ -29,6 +29,7 @@ OTHERS = (
     *(f"{name} 3x3 stride 2 True None" for name in ("avg_pool2d", "avg_pool2d_backward")),
     *("adaptive 7", "adaptive 7 backward"),
     *(f"{name} {NORM}" for name in ("batch_norm", "batch_norm_update_", "batch_norm_backward True")),
+    *("batch_norm_relu", "batch_norm_relu_backward by input", "batch_norm_relu_backward by output"),
 )
 TEXT = (
     "With the configs that are taken without measuring, on layers of `cnnext/triton/resource_cases.py`: the most "

@@ -25,12 +25,14 @@ ONE_OF_EACH = (
     "corr2d",
     "3x3 forward, all of the epilogue",
     "3x3 backward",
+    "3x3 fused",
     "depthwise",
     "pool2d 2x2",
     "pool2d_backward 2x2",
     "gather 2x2",
     "adaptive 7",
     "with parameters",
+    "batch_norm_relu",
 )
 
 
@@ -73,10 +75,11 @@ def test_the_report_tells_of_every_kernel():
 
 
 def test_the_three_passes_of_conv2d_use_tensor_cores():
-    passes = [f"3x3 {name}, float16, channels_last" for name in ("forward", "backward_input", "backward_weight")]
+    names = ("forward", "backward_input", "backward_weight", "fused", "fused, weight")
+    passes = [f"3x3 {name}, float16, channels_last" for name in names]
     kernels = compiled("--targets", 80, 90, 100, "--kinds", "float16", "--only", *passes)
     assert_fit(kernels)
-    assert sum(kernel["matrix"] for kernel in kernels) == 9
+    assert sum(kernel["matrix"] for kernel in kernels) == 15
     assert not any(kernel["spill_bytes"] for kernel in kernels)
 
 

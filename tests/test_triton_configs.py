@@ -135,6 +135,25 @@ def corr2d(config, dtype, last, name):
     assert_exact(functions, make_tensor((p + 3, q + 3), dtype), make_tensor(taps, dtype, seed=1))
 
 
+def statistics(config, dtype, last, name):
+    """Tiles of pixels and channels beyond a block; the mean is far from 0 and differs from tile to tile."""
+    from cnnext.triton.conv2d_epilogue import Moments
+
+    tiles, channels = 2 * config["BLOCK_T"] + 3, config["BLOCK_C"] + 1
+    pixels = make_tensor((tiles, 20, channels)).double() + 100 + torch.arange(tiles).view(-1, 1, 1) / 10
+    counts = torch.full((tiles, channels), 20.0).double()
+    pixels[-1, 7:], counts[-1] = torch.nan, 7
+    means = pixels.nanmean(1, keepdim=True).round(decimals=1)
+    values = [counts, means[:, 0], (pixels - means).nansum(1), (pixels - means).square().nansum(1)]
+    room = torch.cat(
+        [torch.stack(values, 1), torch.full((2, 4, channels), torch.nan).double()]
+    )  # rows that no tile has written
+    mean, var = Moments(room, torch.tensor([tiles], dtype=torch.int32)).statistics(torch.empty(0))
+    flat = pixels.flatten(0, 1)[: 20 * tiles - 13]
+    torch.testing.assert_close(mean, flat.mean(0).float())
+    torch.testing.assert_close(var, flat.var(0, correction=0).float())
+
+
 def sum_partials(config, dtype, last, name):
     from cnnext.triton.reduce import sum_partials
 
@@ -152,6 +171,7 @@ RUNS = {
     "avg_pool2d": avg_pool2d,
     "batch_norm": batch_norm,
     "corr2d": corr2d,
+    "statistics": statistics,
     "sum_partials": sum_partials,
 }
 """What runs a kernel: the first whose key is in the kernel's name."""

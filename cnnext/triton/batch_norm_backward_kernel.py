@@ -33,10 +33,33 @@ def sum_of_samples(tile):
 
 
 @triton.jit
+def let_through(
+    g_tile, x_ptr, output_ptr, norm_ptr, offs, mask, offs_c, c_mask, channels, GATE: tl.constexpr,
+):  # fmt: skip
+    """What a ReLU behind the norm lets through of ``g_tile``.
+
+    GATE 0: everything, there is none. 1: where its output is not 0. 2: where its input is above 0, which is the
+    normalised x, computed anew by the coefficients ``norm_ptr`` and rounded as the forward pass did. A NaN is open.
+    """
+    if GATE == 1:
+        output = tl.load(output_ptr + offs, mask=mask, other=0.0).to(g_tile.dtype)
+        g_tile = tl.where(output <= 0.0, 0.0, g_tile)
+    if GATE == 2:
+        center = tl.load(norm_ptr + offs_c, mask=c_mask, other=0.0)[:, None]
+        scale = tl.load(norm_ptr + channels + offs_c, mask=c_mask, other=0.0)[:, None]
+        rest = tl.load(norm_ptr + 2 * channels + offs_c, mask=c_mask, other=0.0)[:, None]
+        offset = tl.load(norm_ptr + 3 * channels + offs_c, mask=c_mask, other=0.0)[:, None]
+        apart = tl.load(x_ptr + offs, mask=mask, other=0.0).to(center.dtype) - center
+        value = tl.fma(apart, scale, tl.fma(apart, rest, offset)).to(x_ptr.dtype.element_ty)
+        g_tile = tl.where(value.to(center.dtype) <= 0.0, 0.0, g_tile)
+    return g_tile
+
+
+@triton.jit
 def batch_norm_backward_sums_kernel(
-    g_ptr, x_ptr, mean_ptr, partial_ptr,
-    samples, samples_each, pixels, channels, g_n, g_c, g_i, x_n, x_c, x_i,
-    WIDE: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr,
+    g_ptr, x_ptr, mean_ptr, output_ptr, norm_ptr, partial_ptr,
+    samples, samples_each, pixels, channels, step_n, step_c, step_i,
+    GATE: tl.constexpr, WIDE: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
     """G and D of BLOCK_C channels over one share of the samples."""
     block, split = tl.program_id(0), tl.program_id(1)
@@ -52,9 +75,10 @@ def batch_norm_backward_sums_kernel(
     for start in range(begin, end, BLOCK_S):
         offs_s = start + tl.arange(0, BLOCK_S)
         mask = c_mask[:, None] & (offs_s < end)[None, :]
-        image, i = (offs_s // pixels)[None, :], (offs_s % pixels)[None, :]
-        g_tile = tl.load(g_ptr + (offs_c * g_c)[:, None] + image * g_n + i * g_i, mask=mask, other=0.0).to(wide)
-        x_tile = tl.load(x_ptr + (offs_c * x_c)[:, None] + image * x_n + i * x_i, mask=mask, other=0.0).to(wide)
+        offs = (offs_c * step_c)[:, None] + (offs_s // pixels * step_n + offs_s % pixels * step_i)[None, :]
+        g_tile = tl.load(g_ptr + offs, mask=mask, other=0.0).to(wide)
+        g_tile = let_through(g_tile, x_ptr, output_ptr, norm_ptr, offs, mask, offs_c, c_mask, channels, GATE)
+        x_tile = tl.load(x_ptr + offs, mask=mask, other=0.0).to(wide)
         total += sum_of_samples(g_tile)
         product = g_tile.to(tl.float64) * (x_tile - center).to(tl.float64)
         dot += tl.sum(tl.where(mask, product, 0.0), axis=1)
@@ -95,11 +119,12 @@ def batch_norm_backward_coefficients_kernel(
 
 @triton.jit
 def batch_norm_backward_apply_kernel(
-    g_ptr, x_ptr, coefficients_ptr, gx_ptr,
-    samples, pixels, channels, g_n, g_c, g_i, x_n, x_c, x_i, gx_n, gx_c, gx_i,
-    TRAINING: tl.constexpr, WIDE: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr,
+    g_ptr, x_ptr, coefficients_ptr, output_ptr, norm_ptr, gx_ptr, masked_ptr,
+    samples, pixels, channels, step_n, step_c, step_i,
+    TRAINING: tl.constexpr, GATE: tl.constexpr, HAS_MASKED: tl.constexpr,
+    WIDE: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
-    """grad_x = a·g + b·(x − center) + c, or a·g without training."""
+    """grad_x = a·g + b·(x − center) + c, or a·g without training, of what the gate lets through of g: masked."""
     block_s, block_c = tl.program_id(0), tl.program_id(1)
     if WIDE:
         block_s, block_c = block_s.to(tl.int64), block_c.to(tl.int64)
@@ -107,17 +132,20 @@ def batch_norm_backward_apply_kernel(
     offs_s = block_s * BLOCK_S + tl.arange(0, BLOCK_S)
     c_mask = offs_c < channels
     mask = c_mask[:, None] & (offs_s < samples)[None, :]
-    n, i = (offs_s // pixels)[None, :], (offs_s % pixels)[None, :]
+    offs = (offs_c * step_c)[:, None] + (offs_s // pixels * step_n + offs_s % pixels * step_i)[None, :]
     a = tl.load(coefficients_ptr + channels + offs_c, mask=c_mask, other=0.0)[:, None]
-    g_tile = tl.load(g_ptr + (offs_c * g_c)[:, None] + n * g_n + i * g_i, mask=mask, other=0.0).to(a.dtype)
+    g_tile = tl.load(g_ptr + offs, mask=mask, other=0.0).to(a.dtype)
+    g_tile = let_through(g_tile, x_ptr, output_ptr, norm_ptr, offs, mask, offs_c, c_mask, channels, GATE)
+    if HAS_MASKED:
+        tl.store(masked_ptr + offs, g_tile.to(masked_ptr.dtype.element_ty), mask=mask)
     gx_tile = a * g_tile
     if TRAINING:
         center = tl.load(coefficients_ptr + offs_c, mask=c_mask, other=0.0)[:, None]
         b = tl.load(coefficients_ptr + 2 * channels + offs_c, mask=c_mask, other=0.0)[:, None]
         c = tl.load(coefficients_ptr + 3 * channels + offs_c, mask=c_mask, other=0.0)[:, None]
-        x_tile = tl.load(x_ptr + (offs_c * x_c)[:, None] + n * x_n + i * x_i, mask=mask, other=0.0).to(a.dtype)
+        x_tile = tl.load(x_ptr + offs, mask=mask, other=0.0).to(a.dtype)
         gx_tile += b * (x_tile - center) + c
-    tl.store(gx_ptr + (offs_c * gx_c)[:, None] + n * gx_n + i * gx_i, gx_tile.to(gx_ptr.dtype.element_ty), mask=mask)
+    tl.store(gx_ptr + offs, gx_tile.to(gx_ptr.dtype.element_ty), mask=mask)
 
 
 BACKWARD_SUMS = Kernel(batch_norm_backward_sums_kernel, TILES, cost=tile_cost, interpreted=tile_interpreted)

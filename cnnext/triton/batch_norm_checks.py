@@ -15,7 +15,7 @@ from cnnext.triton.tensors import (
 )
 
 
-def _check_parameters(input: torch.Tensor, **parameters: torch.Tensor | None) -> None:
+def check_parameters(input: torch.Tensor, **parameters: torch.Tensor | None) -> None:
     """One value per channel, all of ``input``'s dtype or all of the one it is calculated in."""
     wide = accumulator_dtype(input)
     first: tuple[torch.Tensor, str] | None = None
@@ -33,7 +33,8 @@ def _check_parameters(input: torch.Tensor, **parameters: torch.Tensor | None) ->
         check_same(*first, tensor, name)
 
 
-def _check_eps(eps: float, training: bool) -> None:
+def check_eps(eps: float, training: bool) -> None:
+    """Raise RuntimeError unless ``eps`` is positive, or at least not negative without training."""
     if eps < 0 or (training and eps == 0):
         raise RuntimeError(
             f"expected `eps` to be {'positive in training' if training else 'non-negative'}, but got {eps}"
@@ -54,8 +55,8 @@ def check_forward(
     check_dtype(input, "input")
     if not training and (running_mean is None or running_var is None):
         raise RuntimeError("expected `running_mean` and `running_var` without training")
-    _check_eps(eps, training)
-    _check_parameters(input, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
+    check_eps(eps, training)
+    check_parameters(input, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
 
 
 def check_backward(
@@ -72,9 +73,9 @@ def check_backward(
     check_shape(grad, "grad", input.shape)
     check_same(grad, "grad", input, "input")
     check_dtype(input, "input")
-    _check_eps(eps, training)
-    _check_parameters(input, weight=weight)
-    _check_parameters(input, mean=mean, var=var)
+    check_eps(eps, training)
+    check_parameters(input, weight=weight)
+    check_parameters(input, mean=mean, var=var)
 
 
 def check_update(

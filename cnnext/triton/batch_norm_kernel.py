@@ -1,7 +1,7 @@
 # mypy: ignore-errors
 """batch_norm, forward (Ioffe and Szegedy 2015).      y = (x − mean) / sqrt(var + eps) · weight + bias, per channel
 
-Layout: x is [image, channel, pixel] with any strides (a channels_last batch is one image), y likewise; a tile is
+Layout: x is [image, channel, pixel] (a channels_last batch is one image), dense; y and residual likewise; a tile is
 BLOCK_C channels × BLOCK_S samples (image, pixel).
 Statistics, one pass over memory: values are taken relative to one of their tile, then to their mean, which is exact or
 nearly so in their own type, and added in float64, tiles and shares of the samples merged by Chan, Golub and LeVeque
@@ -21,7 +21,7 @@ from cnnext.triton.launch import Kernel, block
 @triton.jit
 def batch_norm_moments_kernel(
     x_ptr, partial_ptr,
-    samples, samples_each, pixels, channels, x_n, x_c, x_i,
+    samples, samples_each, pixels, channels, step_n, step_c, step_i,
     WIDE: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
     """Σx and Σ(x − mean)² of BLOCK_C channels over one share of the samples."""
@@ -37,10 +37,10 @@ def batch_norm_moments_kernel(
     for start in range(begin, end, BLOCK_S):
         offs_s = start + tl.arange(0, BLOCK_S)
         mask = c_mask[:, None] & (offs_s < end)[None, :]
-        offs = (offs_c * x_c)[:, None] + (offs_s // pixels * x_n + offs_s % pixels * x_i)[None, :]
+        offs = (offs_c * step_c)[:, None] + (offs_s // pixels * step_n + offs_s % pixels * step_i)[None, :]
         x_tile = tl.load(x_ptr + offs, mask=mask, other=0.0).to(wide)
-        first = start // pixels * x_n + start % pixels * x_i
-        shift = tl.load(x_ptr + offs_c * x_c + first, mask=c_mask, other=0.0).to(wide)
+        first = start // pixels * step_n + start % pixels * step_i
+        shift = tl.load(x_ptr + offs_c * step_c + first, mask=c_mask, other=0.0).to(wide)
         shift = tl.where(shift - shift == 0.0, shift, 0.0)  # ∞ − ∞ would make a NaN of an infinite mean
         apart = tl.where(mask, x_tile - shift[:, None], 0.0)
         n, before = tl.minimum(end - start, BLOCK_S).to(tl.float64), (start - begin).to(tl.float64)
@@ -102,11 +102,11 @@ def batch_norm_coefficients_kernel(
 
 @triton.jit
 def batch_norm_apply_kernel(
-    x_ptr, coefficients_ptr, y_ptr,
-    samples, pixels, channels, x_n, x_c, x_i, y_n, y_c, y_i,
-    WIDE: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr,
+    x_ptr, coefficients_ptr, residual_ptr, y_ptr,
+    samples, pixels, channels, step_n, step_c, step_i,
+    HAS_RESIDUAL: tl.constexpr, RELU: tl.constexpr, WIDE: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
-    """y = (x − center) · scale + offset."""
+    """y = (x − center) · scale + offset, with the residual added, and no less than 0 if RELU."""
     block_s, block_c = tl.program_id(0), tl.program_id(1)
     if WIDE:
         block_s, block_c = block_s.to(tl.int64), block_c.to(tl.int64)
@@ -119,10 +119,14 @@ def batch_norm_apply_kernel(
     scale = tl.load(coefficients_ptr + channels + offs_c, mask=c_mask, other=0.0)[:, None]
     rest = tl.load(coefficients_ptr + 2 * channels + offs_c, mask=c_mask, other=0.0)[:, None]
     offset = tl.load(coefficients_ptr + 3 * channels + offs_c, mask=c_mask, other=0.0)[:, None]
-    x_tile = tl.load(x_ptr + (offs_c * x_c)[:, None] + n * x_n + i * x_i, mask=mask, other=0.0).to(center.dtype)
-    apart = x_tile - center
+    offs = (offs_c * step_c)[:, None] + n * step_n + i * step_i
+    apart = tl.load(x_ptr + offs, mask=mask, other=0.0).to(center.dtype) - center
     y_tile = tl.fma(apart, scale, tl.fma(apart, rest, offset))
-    tl.store(y_ptr + (offs_c * y_c)[:, None] + n * y_n + i * y_i, y_tile.to(y_ptr.dtype.element_ty), mask=mask)
+    if HAS_RESIDUAL:
+        y_tile += tl.load(residual_ptr + offs, mask=mask, other=0.0).to(y_tile.dtype)
+    if RELU:
+        y_tile = tl.where(y_tile < 0.0, 0.0, y_tile)  # a NaN stays
+    tl.store(y_ptr + offs, y_tile.to(y_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from cnnext.triton import conv2d_depthwise as depthwise
 from cnnext.triton import conv2d_gemm as gemm
-from cnnext.triton.conv2d_gemm import Epilogue
+from cnnext.triton.conv2d_epilogue import Epilogue, Moments
 from cnnext.triton.conv2d_shape import check_grad, conv2d_shape
 from cnnext.triton.define import define
 from cnnext.triton.tensors import any_channels_last, check_dtype, check_same, check_shape, empty
 
 Ints = Sequence[int]
+Geometry = tuple[Ints, Ints, Ints, int]
 
 
 def convolve(
-    input: torch.Tensor, weight: torch.Tensor, geometry: tuple[Ints, Ints, Ints, int], epilogue: Epilogue, tf32: bool
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The convolution and whatever ``epilogue`` adds; with the sums of its statistics, or None.
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    geometry: Geometry,
+    epilogue: Epilogue,
+    tf32: bool,
+    prologue: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, Moments | None]:
+    """The convolution and whatever ``epilogue`` adds; with the moments of the output if it wants them and there is one.
 
     Args:
         input, weight: as in :func:`conv2d`.
         geometry: stride, padding, dilation, groups.
-        epilogue: its ``residual`` must lie in memory as the output does.
+        epilogue: its ``residual`` may lie in memory as it likes.
         tf32: whether products of float32 may be made in TensorFloat-32.
+        prologue: shape (4, C), coefficients of a norm; what is convolved is then the rectified normalised input.
 
     Raises:
         RuntimeError: shapes, values, dtypes or devices do not fit.
@@ -33,23 +41,23 @@ def convolve(
     shape = conv2d_shape(input.shape, weight.shape, *geometry)
     check_same(input, "input", weight, "weight")
     check_dtype(input, "input")
-    if epilogue.bias is not None:
-        check_shape(epilogue.bias, "bias", (shape.k,))
-        check_same(input, "input", epilogue.bias, "bias")
-        epilogue = Epilogue(epilogue.bias.contiguous(), epilogue.residual, epilogue.relu, epilogue.shift)
     output = empty(input, (shape.n, shape.k, shape.p, shape.q), channels_last=any_channels_last(input, weight))
-    if epilogue.residual is not None:
-        check_shape(epilogue.residual, "residual", output.shape)
-        check_same(input, "input", epilogue.residual, "residual")
-        if epilogue.residual.stride() != output.stride():
-            raise RuntimeError(
-                f"expected `residual` of strides {output.stride()}, but got {epilogue.residual.stride()}"
-            )
+    bias, residual = epilogue.bias, epilogue.residual
+    if bias is not None:
+        check_shape(bias, "bias", (shape.k,))
+        check_same(input, "input", bias, "bias")
+        bias = bias.contiguous()
+    if residual is not None:
+        check_shape(residual, "residual", output.shape)
+        check_same(residual, "residual", input, "input")
+        if residual.stride() != output.stride():
+            residual = torch.empty_like(output).copy_(residual)
     if output.numel() == 0:
         return output, None
+    epilogue = replace(epilogue, bias=bias, residual=residual)
     if shape.is_depthwise:
-        return output, depthwise.forward(input, weight, output, shape, epilogue)
-    return output, gemm.forward(input, weight, output, shape, epilogue, tf32)
+        return output, depthwise.forward(input, weight, output, shape, epilogue, prologue)
+    return output, gemm.forward(input, weight, output, shape, epilogue, tf32, prologue)
 
 
 def conv2d(
@@ -93,6 +101,30 @@ def conv2d_backward_input(
     return grad_input
 
 
+def weight_gradient(
+    grad: torch.Tensor,
+    input: torch.Tensor,
+    weight_size: Ints,
+    geometry: Geometry,
+    tf32: bool,
+    prologue: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The gradients of weight and bias; arguments and errors as :func:`convolve`."""
+    shape = conv2d_shape(input.shape, weight_size, *geometry)
+    check_grad(grad, shape)
+    check_same(grad, "grad", input, "input")
+    check_dtype(grad, "grad")
+    grad_weight, grad_bias = empty(grad, weight_size), empty(grad, (shape.k,))
+    if grad.numel() == 0:
+        return grad_weight.zero_(), grad_bias.zero_()
+    if shape.is_depthwise:
+        depthwise.backward_weight(grad, input, grad_weight, shape, prologue)
+    else:
+        gemm.backward_weight(grad, input, grad_weight, shape, tf32, prologue)
+    depthwise.backward_weight(grad, None, grad_bias, shape)
+    return grad_weight, grad_bias
+
+
 def conv2d_backward_weight(
     grad: torch.Tensor,
     input: torch.Tensor,
@@ -105,19 +137,7 @@ def conv2d_backward_weight(
     allow_winograd: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The gradients of the weight and of the bias, contiguous; the same bits every time."""
-    shape = conv2d_shape(input.shape, weight_size, stride, padding, dilation, groups)
-    check_grad(grad, shape)
-    check_same(grad, "grad", input, "input")
-    check_dtype(grad, "grad")
-    grad_weight, grad_bias = empty(grad, weight_size), empty(grad, (shape.k,))
-    if grad.numel() == 0:
-        return grad_weight.zero_(), grad_bias.zero_()
-    if shape.is_depthwise:
-        depthwise.backward_weight(grad, input, grad_weight, shape)
-    else:
-        gemm.backward_weight(grad, input, grad_weight, shape, allow_tf32)
-    depthwise.backward_weight(grad, None, grad_bias, shape)
-    return grad_weight, grad_bias
+    return weight_gradient(grad, input, weight_size, (stride, padding, dilation, groups), allow_tf32)
 
 
 GEOMETRY = "int[2] stride, int[2] padding, int[2] dilation, int groups, bool allow_tf32, bool allow_winograd"

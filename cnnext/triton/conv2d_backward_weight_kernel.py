@@ -12,17 +12,18 @@ Limits: as forward.
 import triton
 import triton.language as tl
 
+from cnnext.triton.conv2d_prologue_kernel import channel_coefficients, normalised
 from cnnext.triton.conv2d_tile_kernel import tile_of_program
 
 
 @triton.jit
 def conv2d_backward_weight_implicit_gemm_kernel(
-    g_ptr, x_ptr, partial_ptr,
+    g_ptr, x_ptr, in_ptr, partial_ptr,
     pixels, pixels_each, height, width, out_height, out_width, group_c, group_k,
     g_n, g_k, g_p, g_q, x_n, x_c, x_h, x_w,
     R: tl.constexpr, S: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
     PAD_H: tl.constexpr, PAD_W: tl.constexpr, DIL_H: tl.constexpr, DIL_W: tl.constexpr,
-    LAST: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
+    LAST: tl.constexpr, PROLOGUE: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """A tile of BLOCK_M filters × BLOCK_N columns (c, r, s), over one share of the pixels."""
@@ -47,6 +48,9 @@ def conv2d_backward_weight_implicit_gemm_kernel(
 
     wide: tl.constexpr = tl.float64 if x_ptr.dtype.element_ty == tl.float64 else tl.float32
     acc = tl.zeros((BLOCK_M, BLOCK_N), wide)
+    if PROLOGUE:
+        in_c, in_channels = group * group_c + c, tl.num_programs(1) * group_c
+        center, scale, rest, offset = channel_coefficients(in_ptr, in_c, column_mask, in_channels)
     for start in range(begin, end, BLOCK_K):
         offs_m = start + tl.arange(0, BLOCK_K)
         m_mask = offs_m < end
@@ -61,6 +65,8 @@ def conv2d_backward_weight_implicit_gemm_kernel(
             mask &= (h >= 0) & (h < height) & (w >= 0) & (w < width)
         x_offs = (n * x_n + h0 * x_h + w0 * x_w)[:, None]
         x_tile = tl.load(x_ptr + x_offs, mask=mask, other=0.0)
+        if PROLOGUE:
+            x_tile = normalised(x_tile, mask, center, scale, rest, offset)
         acc = tl.dot(g_tile, x_tile, acc, input_precision=PRECISION)
 
     row = (split * tl.num_programs(1) * group_k + offs_k) * columns

@@ -6,7 +6,8 @@ import torch
 import triton
 
 from cnnext.triton.conv2d_configs import BACKWARD_INPUT_DEPTHWISE, BACKWARD_WEIGHT_DEPTHWISE, FORWARD_DEPTHWISE
-from cnnext.triton.conv2d_gemm import PIXELS_A_STEP, Epilogue
+from cnnext.triton.conv2d_epilogue import Epilogue, Moments
+from cnnext.triton.conv2d_gemm import PIXELS_A_STEP
 from cnnext.triton.conv2d_shape import Conv2dShape
 from cnnext.triton.launch import launch
 from cnnext.triton.reduce import splits_for, sum_partials
@@ -14,14 +15,15 @@ from cnnext.triton.tensors import accumulator_dtype, any_channels_last, empty, s
 
 
 def forward(
-    x: torch.Tensor, weight: torch.Tensor, y: torch.Tensor, shape: Conv2dShape, epilogue: Epilogue
-) -> torch.Tensor | None:
-    """Write the convolution to ``y``; return sums [tiles][2][K] of its statistics if ``epilogue`` asks for them."""
-    sums = None
-    if epilogue.shift is not None:
-        smallest = min(config.kwargs["BLOCK_M"] for config in FORWARD_DEPTHWISE.configs)
-        tiles = triton.cdiv(shape.pixels, smallest)
-        sums = torch.zeros((tiles, 2, shape.k), dtype=accumulator_dtype(x), device=x.device)
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    y: torch.Tensor,
+    shape: Conv2dShape,
+    epilogue: Epilogue,
+    prologue: torch.Tensor | None = None,
+) -> Moments | None:
+    """Write the convolution to ``y``, of ``x`` as ``prologue`` (4, C) normalises it; return what ``epilogue`` sums."""
+    moments = Moments.room_for(FORWARD_DEPTHWISE, 1, shape.pixels, shape.k, x) if epilogue.statistics else None
     launch(
         FORWARD_DEPTHWISE,
         x,
@@ -29,8 +31,9 @@ def forward(
         {
             "x_ptr": x,
             "w_ptr": weight,
+            "in_ptr": prologue,
             "y_ptr": y,
-            **epilogue.arguments(sums),
+            **epilogue.arguments(moments),
             "pixels": shape.pixels,
             **shape.sizes(),
             "channels": shape.k,
@@ -39,10 +42,10 @@ def forward(
             **strides("w", "k rs", weight),
             **strides("y", "nkpq", y),
         },
-        {**shape.constants(), **epilogue.constants()},
+        {**shape.constants(), "PROLOGUE": prologue is not None, **epilogue.constants()},
         hints=(shape.k, int(any_channels_last(y)), shape.pixels),
     )
-    return sums
+    return moments
 
 
 def backward_input(grad: torch.Tensor, weight: torch.Tensor, grad_x: torch.Tensor, shape: Conv2dShape) -> None:
@@ -69,7 +72,13 @@ def backward_input(grad: torch.Tensor, weight: torch.Tensor, grad_x: torch.Tenso
     )
 
 
-def backward_weight(grad: torch.Tensor, x: torch.Tensor | None, output: torch.Tensor, shape: Conv2dShape) -> None:
+def backward_weight(
+    grad: torch.Tensor,
+    x: torch.Tensor | None,
+    output: torch.Tensor,
+    shape: Conv2dShape,
+    prologue: torch.Tensor | None = None,
+) -> None:
     """Write the gradient of the weight to ``output``, which is contiguous; without ``x``, that of the bias."""
     taps = shape.r * shape.s if x is not None else 1
     steps = triton.cdiv(shape.pixels, PIXELS_A_STEP)
@@ -83,6 +92,7 @@ def backward_weight(grad: torch.Tensor, x: torch.Tensor | None, output: torch.Te
         {
             "g_ptr": grad,
             "x_ptr": x,
+            "in_ptr": prologue,
             "partial_ptr": partial,
             "pixels": shape.pixels,
             "pixels_each": triton.cdiv(steps, splits) * PIXELS_A_STEP,
@@ -92,7 +102,7 @@ def backward_weight(grad: torch.Tensor, x: torch.Tensor | None, output: torch.Te
             **strides("g", "nkpq", grad),
             **strides("x", "nchw", x if x is not None else grad),
         },
-        {**constants, "HAS_X": x is not None},
+        {**constants, "HAS_X": x is not None, "PROLOGUE": prologue is not None},
         hints=(shape.k, int(any_channels_last(grad)), shape.pixels),
     )
     sum_partials(partial, output)

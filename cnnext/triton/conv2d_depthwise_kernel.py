@@ -12,16 +12,18 @@ Limits: sums in float32, in float64 for float64.
 import triton
 import triton.language as tl
 
+from cnnext.triton.conv2d_prologue_kernel import channel_coefficients, normalised
 from cnnext.triton.conv2d_tile_kernel import store_output
 
 
 @triton.jit
 def conv2d_forward_depthwise_kernel(
-    x_ptr, w_ptr, bias_ptr, residual_ptr, y_ptr, shift_ptr, sums_ptr,
+    x_ptr, w_ptr, in_ptr, bias_ptr, residual_ptr, y_ptr, moments_ptr, rows_ptr,
     pixels, height, width, out_height, out_width, channels, multiplier,
     x_n, x_c, x_h, x_w, w_k, w_r, w_s, y_n, y_k, y_p, y_q,
     R: tl.constexpr, S: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
     PAD_H: tl.constexpr, PAD_W: tl.constexpr, DIL_H: tl.constexpr, DIL_W: tl.constexpr, WIDE: tl.constexpr,
+    PROLOGUE: tl.constexpr,
     HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, RELU: tl.constexpr, STATISTICS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -39,16 +41,23 @@ def conv2d_forward_depthwise_kernel(
     x_ptr += (n * x_n + h0 * x_h + w0 * x_w)[:, None] + (offs_k // multiplier * x_c)[None, :]
     wide: tl.constexpr = tl.float64 if y_ptr.dtype.element_ty == tl.float64 else tl.float32
     acc = tl.zeros((BLOCK_M, BLOCK_N), wide)
+    if PROLOGUE:
+        in_c, in_channels = offs_k // multiplier, channels // multiplier
+        center, scale, rest, offset = channel_coefficients(in_ptr, in_c, k_mask, in_channels)
     for tap in range(R * S):
         r, s = tap // S, tap % S
         h, w = h0 + r * DIL_H, w0 + s * DIL_W
         inside = (h >= 0) & (h < height) & (w >= 0) & (w < width)
-        x_tile = tl.load(x_ptr + (r * (DIL_H * x_h) + s * (DIL_W * x_w)), mask=mask & inside[:, None], other=0.0)
+        seen = mask & inside[:, None]
+        x_tile = tl.load(x_ptr + (r * (DIL_H * x_h) + s * (DIL_W * x_w)), mask=seen, other=0.0)
+        if PROLOGUE:
+            x_tile = normalised(x_tile, seen, center, scale, rest, offset)
         weight = tl.load(w_ptr + offs_k * w_k + r * w_r + s * w_s, mask=k_mask, other=0.0)
         acc += x_tile.to(wide) * weight.to(wide)[None, :]
     offs = (n * y_n + p * y_p + q * y_q)[:, None] + (offs_k * y_k)[None, :]
     store_output(
-        acc, y_ptr, offs, mask, offs_k, k_mask, bias_ptr, residual_ptr, shift_ptr, sums_ptr, block_m, channels,
+        acc, y_ptr, offs, mask, offs_k, k_mask, bias_ptr, residual_ptr, moments_ptr, rows_ptr,
+        block_m, tl.num_programs(0), tl.minimum(pixels - block_m * BLOCK_M, BLOCK_M), channels,
         HAS_BIAS, HAS_RESIDUAL, RELU, STATISTICS,
     )  # fmt: skip
 
@@ -94,12 +103,12 @@ def conv2d_backward_input_depthwise_kernel(
 
 @triton.jit
 def conv2d_backward_weight_depthwise_kernel(
-    g_ptr, x_ptr, partial_ptr,
+    g_ptr, x_ptr, in_ptr, partial_ptr,
     pixels, pixels_each, height, width, out_height, out_width, channels, multiplier,
     g_n, g_k, g_p, g_q, x_n, x_c, x_h, x_w,
     R: tl.constexpr, S: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
     PAD_H: tl.constexpr, PAD_W: tl.constexpr, DIL_H: tl.constexpr, DIL_W: tl.constexpr,
-    HAS_X: tl.constexpr, WIDE: tl.constexpr,
+    HAS_X: tl.constexpr, PROLOGUE: tl.constexpr, WIDE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """partial[split, k, r, s] = Σ g[n, k, p, q] · x[n, k / MULTIPLIER, h, w] over one share of the pixels (n, p, q)."""
@@ -113,6 +122,9 @@ def conv2d_backward_weight_depthwise_kernel(
     end = tl.minimum(begin + pixels_each, pixels)
     wide: tl.constexpr = tl.float64 if g_ptr.dtype.element_ty == tl.float64 else tl.float32
     acc = tl.zeros((BLOCK_M, BLOCK_N), wide)
+    if PROLOGUE:
+        in_c, in_channels = offs_k // multiplier, channels // multiplier
+        center, scale, rest, offset = channel_coefficients(in_ptr, in_c, k_mask, in_channels)
     for start in range(begin, end, BLOCK_M):
         offs_m = start + tl.arange(0, BLOCK_M)
         mask = (offs_m < end)[:, None] & k_mask[None, :]
@@ -123,8 +135,10 @@ def conv2d_backward_weight_depthwise_kernel(
             h, w = p * STRIDE_H - PAD_H + r * DIL_H, q * STRIDE_W - PAD_W + s * DIL_W
             mask &= ((h >= 0) & (h < height) & (w >= 0) & (w < width))[:, None]
             x_offs = (n * x_n + h * x_h + w * x_w)[:, None] + (offs_k // multiplier * x_c)[None, :]
-            x_tile = tl.load(x_ptr + x_offs, mask=mask, other=0.0).to(wide)
-            acc += tl.load(g_ptr + g_offs, mask=mask, other=0.0).to(wide) * x_tile
+            x_tile = tl.load(x_ptr + x_offs, mask=mask, other=0.0)
+            if PROLOGUE:
+                x_tile = normalised(x_tile, mask, center, scale, rest, offset)
+            acc += tl.load(g_ptr + g_offs, mask=mask, other=0.0).to(wide) * x_tile.to(wide)
         else:
             acc += tl.load(g_ptr + g_offs, mask=mask, other=0.0).to(wide)
     tl.store(partial_ptr + ((split * channels + offs_k) * (R * S) + tap), tl.sum(acc, axis=0), mask=k_mask)

@@ -7,23 +7,25 @@ Idea: a tile of pixels × filters; the operand of gemm_m × gemm_k is never made
 tap by tap with the channels in blocks, so that where a pixel lies is found once a step; or, FLAT, as c·R·S + r·S + s
 where few channels would leave most of a block empty (first layers, small groups).
 Idea: PLAIN for 1×1 windows at stride 1: the pixels of an image (NCHW) or of the batch (NHWC) are the rows of a GEMM.
+in_ptr: the PROLOGUE of conv2d_prologue_kernel.py. The epilogue: store_output of conv2d_tile_kernel.py.
 Limits: 16-bit sums in float32; PRECISION "ieee" or "tf32" is for float32 operands. WIDE: 64-bit offsets.
 """
 
 import triton
 import triton.language as tl
 
+from cnnext.triton.conv2d_prologue_kernel import channel_coefficients, normalised
 from cnnext.triton.conv2d_tile_kernel import store_output, tile_of_program
 
 
 @triton.jit
 def conv2d_forward_implicit_gemm_kernel(
-    x_ptr, w_ptr, bias_ptr, residual_ptr, y_ptr, shift_ptr, sums_ptr,
+    x_ptr, w_ptr, in_ptr, bias_ptr, residual_ptr, y_ptr, moments_ptr, rows_ptr,
     pixels, height, width, out_height, out_width, group_c, group_k,
     x_n, x_c, x_h, x_w, w_k, w_c, w_r, w_s, y_n, y_k, y_p, y_q,
     R: tl.constexpr, S: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
     PAD_H: tl.constexpr, PAD_W: tl.constexpr, DIL_H: tl.constexpr, DIL_W: tl.constexpr,
-    PLAIN: tl.constexpr, FLAT: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
+    PLAIN: tl.constexpr, FLAT: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr, PROLOGUE: tl.constexpr,
     HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, RELU: tl.constexpr, STATISTICS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
@@ -72,12 +74,17 @@ def conv2d_forward_implicit_gemm_kernel(
                 h, w = (h0 + r * DIL_H)[:, None], (w0 + s * DIL_W)[:, None]
             mask &= (h >= 0) & (h < height) & (w >= 0) & (w < width)
         x_tile = tl.load(x_ptr + x_pixel[:, None] + x_tap[None, :], mask=mask, other=0.0)
+        if PROLOGUE:
+            in_c, in_channels = group * group_c + c, tl.num_programs(1) * group_c
+            center, scale, rest, offset = channel_coefficients(in_ptr, in_c, c < group_c, in_channels)
+            x_tile = normalised(x_tile, mask, center, scale, rest, offset)
         w_tile = tl.load(w_ptr + w_tap[:, None], mask=(c < group_c)[:, None] & n_mask[None, :], other=0.0)
         acc = tl.dot(x_tile, w_tile, acc, input_precision=PRECISION)
 
     offs_k = group * group_k + offs_n
     store_output(
         acc, y_ptr, y_pixel[:, None] + (offs_k * y_k)[None, :], m_mask[:, None] & n_mask[None, :], offs_k, n_mask,
-        bias_ptr, residual_ptr, shift_ptr, sums_ptr, image * tiles_m + block_m, tl.num_programs(1) * group_k,
+        bias_ptr, residual_ptr, moments_ptr, rows_ptr, image * tiles_m + block_m, tl.num_programs(2) * tiles_m,
+        tl.minimum(pixels - block_m * BLOCK_M, BLOCK_M), tl.num_programs(1) * group_k,
         HAS_BIAS, HAS_RESIDUAL, RELU, STATISTICS,
     )  # fmt: skip

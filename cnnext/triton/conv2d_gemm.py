@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import triton
 
 from cnnext.triton.conv2d_configs import BACKWARD_INPUT, BACKWARD_WEIGHT, FORWARD
+from cnnext.triton.conv2d_epilogue import Epilogue, Moments
 from cnnext.triton.conv2d_shape import Conv2dShape
 from cnnext.triton.launch import launch
 from cnnext.triton.reduce import splits_for, sum_partials
@@ -18,36 +18,6 @@ from cnnext.triton.tensors import accumulator_dtype, any_channels_last, empty, s
 FEW_CHANNELS = 16
 """Below it a block of channels would be mostly empty, and gemm_k is walked FLAT."""
 PIXELS_A_STEP = 128
-
-
-@dataclass(frozen=True)
-class Epilogue:
-    """What happens to an output before it is written (``store_output`` in ``conv2d_tile_kernel.py``).
-
-    Args:
-        bias: shape (K,), of the output's dtype.
-        residual: of the output's shape, dtype and strides; added after the bias.
-        relu: whether negative values become zero, after that.
-        shift: shape (K,), in the type of the sums. With it the output's statistics are taken.
-    """
-
-    bias: torch.Tensor | None = None
-    residual: torch.Tensor | None = None
-    relu: bool = False
-    shift: torch.Tensor | None = None
-
-    def arguments(self, sums: torch.Tensor | None) -> dict[str, Any]:
-        """Tensors of the kernel."""
-        return {"bias_ptr": self.bias, "residual_ptr": self.residual, "shift_ptr": self.shift, "sums_ptr": sums}
-
-    def constants(self) -> dict[str, bool]:
-        """Which steps there are."""
-        return {
-            "HAS_BIAS": self.bias is not None,
-            "HAS_RESIDUAL": self.residual is not None,
-            "RELU": self.relu,
-            "STATISTICS": self.shift is not None,
-        }
 
 
 @dataclass(frozen=True)
@@ -80,18 +50,20 @@ def _channel_fastest(weight: torch.Tensor) -> torch.Tensor:
 
 
 def forward(
-    x: torch.Tensor, weight: torch.Tensor, y: torch.Tensor, shape: Conv2dShape, epilogue: Epilogue, allow_tf32: bool
-) -> torch.Tensor | None:
-    """Write the convolution to ``y``; return sums [tiles][2][K] of its statistics if ``epilogue`` asks for them."""
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    y: torch.Tensor,
+    shape: Conv2dShape,
+    epilogue: Epilogue,
+    allow_tf32: bool,
+    prologue: torch.Tensor | None = None,
+) -> Moments | None:
+    """Write the convolution to ``y``, of ``x`` as ``prologue`` (4, C) normalises it; return what ``epilogue`` sums."""
     rows = Rows.of(shape, x, y)
     images, pixels = (rows.images, rows.pixels) if rows else (1, shape.pixels)
     flat = shape.group_c < FEW_CHANNELS and shape.r * shape.s > 1
     w = weight if flat or shape.r * shape.s == 1 else _channel_fastest(weight)
-    sums = None
-    if epilogue.shift is not None:
-        smallest = min(config.kwargs["BLOCK_M"] for config in FORWARD.configs)
-        tiles = images * triton.cdiv(pixels, smallest)  # whatever the config; rows that it does not need stay zero
-        sums = torch.zeros((tiles, 2, shape.k), dtype=accumulator_dtype(x), device=x.device)
+    moments = Moments.room_for(FORWARD, images, pixels, shape.k, x) if epilogue.statistics else None
     narrow, depth = int(flat or x.stride(1) != 1), shape.group_c * shape.r * shape.s
     launch(
         FORWARD,
@@ -104,8 +76,9 @@ def forward(
         {
             "x_ptr": x,
             "w_ptr": w,
+            "in_ptr": prologue,
             "y_ptr": y,
-            **epilogue.arguments(sums),
+            **epilogue.arguments(moments),
             "pixels": pixels,
             **shape.sizes(),
             "group_c": shape.group_c,
@@ -119,11 +92,12 @@ def forward(
             "PLAIN": rows is not None,
             "FLAT": flat,
             **precision(x, allow_tf32),
+            "PROLOGUE": prologue is not None,
             **epilogue.constants(),
         },
         hints=(pixels, shape.group_k, depth, images * shape.groups, narrow, depth if flat else shape.group_c),
     )
-    return sums
+    return moments
 
 
 def backward_input(
@@ -177,9 +151,14 @@ def backward_input(
 
 
 def backward_weight(
-    grad: torch.Tensor, x: torch.Tensor, grad_weight: torch.Tensor, shape: Conv2dShape, allow_tf32: bool
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    grad_weight: torch.Tensor,
+    shape: Conv2dShape,
+    allow_tf32: bool,
+    prologue: torch.Tensor | None = None,
 ) -> None:
-    """Write the gradient of the weight to ``grad_weight``, which is contiguous."""
+    """Write the gradient of the weight to ``grad_weight``, which is contiguous; ``prologue`` as forward."""
     columns = shape.group_c * shape.r * shape.s
     steps = triton.cdiv(shape.pixels, PIXELS_A_STEP)
     tiles = triton.cdiv(shape.group_k, 64) * triton.cdiv(columns, 64) * shape.groups
@@ -198,6 +177,7 @@ def backward_weight(
         {
             "g_ptr": grad,
             "x_ptr": x,
+            "in_ptr": prologue,
             "partial_ptr": partial,
             "pixels": shape.pixels,
             "pixels_each": triton.cdiv(steps, splits) * PIXELS_A_STEP,
@@ -207,7 +187,12 @@ def backward_weight(
             **strides("g", "nkpq", grad),
             **strides("x", "nchw", x),
         },
-        {**shape.constants(), "LAST": any_channels_last(x), **precision(grad, allow_tf32)},
+        {
+            **shape.constants(),
+            "LAST": any_channels_last(x),
+            "PROLOGUE": prologue is not None,
+            **precision(grad, allow_tf32),
+        },
         hints=(shape.group_k, columns, each, shape.groups * splits, narrow, each),
     )
     sum_partials(partial, grad_weight)

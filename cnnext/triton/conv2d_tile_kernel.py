@@ -21,13 +21,14 @@ def tile_of_program(program, tiles_m, tiles_n, ROWS: tl.constexpr):
 @triton.jit
 def store_output(
     acc, y_ptr, offs, mask, offs_k, k_mask,
-    bias_ptr, residual_ptr, shift_ptr, sums_ptr, sums_row, channels,
+    bias_ptr, residual_ptr, moments_ptr, rows_ptr, row, rows, count, channels,
     HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, RELU: tl.constexpr, STATISTICS: tl.constexpr,
 ):  # fmt: skip
     """The epilogue: v = acc + bias[k] + residual, v = max(v, 0), y = v rounded; a step that is off costs nothing.
 
-    STATISTICS writes Σ (y − shift[k]) and Σ (y − shift[k])² of the tile's pixels to row ``sums_row`` of
-    sums [tiles][2][channels]: of the rounded value, which is what a batch norm behind the convolution would read.
+    STATISTICS writes count, mean, Σ (y − mean) and Σ (y − mean)² of the tile's ``count`` pixels to row ``row``, of
+    ``rows``, of moments [rows][4][channels]: of the rounded value, which is what a norm behind the convolution would
+    read. The third is what the rounding of the mean left. All in the type of acc, for a thread may hold every channel.
     """
     if HAS_BIAS:
         acc += tl.load(bias_ptr + offs_k, mask=k_mask, other=0.0).to(acc.dtype)[None, :]
@@ -38,8 +39,14 @@ def store_output(
     y = acc.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offs, y, mask=mask)
     if STATISTICS:
-        shift = tl.load(shift_ptr + offs_k, mask=k_mask, other=0.0)[None, :]
-        apart = tl.where(mask, y.to(acc.dtype) - shift, 0.0)
-        row_ptr = sums_ptr + 2 * sums_row * channels + offs_k
-        tl.store(row_ptr, tl.sum(apart, axis=0), mask=k_mask)
-        tl.store(row_ptr + channels, tl.sum(apart * apart, axis=0), mask=k_mask)
+        n = count.to(acc.dtype)
+        value = tl.where(mask, y.to(acc.dtype), 0.0)
+        mean = tl.sum(value, axis=0) / n
+        mean = tl.where(mean - mean == 0.0, mean, 0.0)  # ∞ − ∞ would make a NaN of an infinite mean
+        apart = tl.where(mask, value - mean[None, :], 0.0)
+        row_ptr = moments_ptr + 4 * row * channels + offs_k
+        tl.store(row_ptr, tl.where(k_mask, n, 0.0), mask=k_mask)
+        tl.store(row_ptr + channels, mean, mask=k_mask)
+        tl.store(row_ptr + 2 * channels, tl.sum(apart, axis=0), mask=k_mask)
+        tl.store(row_ptr + 3 * channels, tl.sum(apart * apart, axis=0), mask=k_mask)
+        tl.store(rows_ptr, rows)  # of every program the same

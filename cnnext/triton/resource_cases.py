@@ -8,8 +8,17 @@ from typing import Any
 
 import torch
 
-from cnnext.triton import adaptive_avg_pool2d, avg_pool2d, batch_norm, conv2d, corr2d, max_pool2d
-from cnnext.triton.conv2d_gemm import Epilogue
+from cnnext.triton import (
+    adaptive_avg_pool2d,
+    avg_pool2d,
+    batch_norm,
+    conv2d,
+    conv_bn_relu,
+    conv_bn_relu_norm,
+    corr2d,
+    max_pool2d,
+)
+from cnnext.triton.conv2d_epilogue import Epilogue
 from cnnext.triton.tensors import accumulator_dtype
 
 Cases = Iterator[tuple[str, Callable[[], Any]]]
@@ -35,14 +44,19 @@ def _conv2d_cases(dtype: torch.dtype, last: bool, tf32: bool) -> Cases:
         out = (size + 2 * pad - kernel) // stride + 1
         x, grad = (_meta(8, *shape, dtype=dtype, last=last) for shape in ((c, size, size), (k, out, out)))
         weight = _meta(k, c // groups, kernel, kernel, dtype=dtype, last=last)
-        bias, shift = _meta(k, dtype=dtype), _meta(k, dtype=accumulator_dtype(grad))
+        bias = _meta(k, dtype=dtype)
         geometry = ((stride, stride), (pad, pad), (1, 1), groups)
-        more = (*geometry, tf32, False)
-        epilogue = Epilogue(bias, residual=grad, relu=True, shift=shift)
+        more: Any = (*geometry, tf32, False)
+        epilogue = Epilogue(bias, residual=grad, relu=True, statistics=True)
         yield f"{name} forward", lambda: conv2d.convolve(x, weight, geometry, Epilogue(bias), tf32)
         yield f"{name} forward, all of the epilogue", lambda: conv2d.convolve(x, weight, geometry, epilogue, tf32)
         yield f"{name} backward_input", lambda: conv2d.conv2d_backward_input(grad, weight, x.shape, *more)
         yield f"{name} backward_weight", lambda: conv2d.conv2d_backward_weight(grad, x, weight.shape, *more)
+        values = _meta(c, dtype=accumulator_dtype(grad))
+        norm: Any = (values, values, values, values, 1e-5)
+        fused: Any = (grad, x, weight.shape, *norm, *more)
+        yield f"{name} fused", lambda: conv_bn_relu.conv2d_statistics(x, weight, None, *norm, *more)
+        yield f"{name} fused, weight", lambda: conv_bn_relu.conv2d_backward_weight_prologue(*fused)
 
     yield from passes("3x3", 128, 128, 3, 1)
     yield from passes("3x3 stride 2", 128, 256, 3, 2)
@@ -99,7 +113,18 @@ def _batch_norm_cases(dtype: torch.dtype, last: bool, tf32: bool) -> Cases:
     yield "batch_norm without parameters", partial(batch_norm.batch_norm, x, None, None, None, None, True, 1e-5)
 
 
-SOURCES = (_corr2d_cases, _conv2d_cases, _pool_cases, _batch_norm_cases)
+def _batch_norm_relu_cases(dtype: torch.dtype, last: bool, tf32: bool) -> Cases:
+    if tf32:
+        return
+    x = _meta(8, 64, 28, 28, dtype=dtype, last=last)
+    norm = (_meta(64, dtype=accumulator_dtype(x)),) * 4
+    yield "batch_norm_relu", partial(conv_bn_relu_norm.batch_norm_relu, x, *norm, x, True, 1e-5)
+    for name, output in (("input", None), ("output", x)):
+        backward = partial(conv_bn_relu_norm.batch_norm_relu_backward, x, x, *norm, output, True, 1e-5)
+        yield f"batch_norm_relu_backward by {name}", backward
+
+
+SOURCES = (_corr2d_cases, _conv2d_cases, _pool_cases, _batch_norm_cases, _batch_norm_relu_cases)
 KINDS = {
     "float16": (torch.float16, False),
     "bfloat16": (torch.bfloat16, False),

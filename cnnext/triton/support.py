@@ -17,7 +17,16 @@ NAMESPACE = "cnnext_triton"
 OLDEST = (3, 6)
 """The oldest Triton that is accepted: the one that comes with torch 2.10."""
 OLDEST_GPU = (7, 5)
-MODULES = ("corr2d", "conv2d", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "batch_norm")
+MODULES = (
+    "corr2d",
+    "conv2d",
+    "max_pool2d",
+    "avg_pool2d",
+    "adaptive_avg_pool2d",
+    "batch_norm",
+    "conv_bn_relu",
+    "conv_bn_relu_norm",
+)
 """Modules of this package that define ops when they are imported."""
 
 
