@@ -95,6 +95,11 @@ void batch_norm_update_(const Tensor& running_mean, const Tensor& running_var, c
 
 }  // namespace
 
+CNNEXT_BATCH_NORM_PASSES(template, float)
+CNNEXT_BATCH_NORM_PASSES(template, double)
+CNNEXT_BATCH_NORM_PASSES(template, __half)
+CNNEXT_BATCH_NORM_PASSES(template, __nv_bfloat16)
+
 CNNEXT_CUDA_LIBRARY_IMPL(m) {
   m.impl("batch_norm", TORCH_BOX(&batch_norm));
   m.impl("batch_norm_backward", TORCH_BOX(&batch_norm_backward));

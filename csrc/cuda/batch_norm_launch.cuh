@@ -210,4 +210,19 @@ void launch_update(int64_t c, T* running_mean, int64_t mean_stride, T* running_v
       running_var, var_stride, mean, var, unbiased, momentum);
 }
 
+// The passes over tensors are compiled in batch_norm.cu, whoever launches them.
+// CNNEXT_BATCH_NORM_PASSES(extern template, T) declares them, and with `template` alone it makes them.
+#define CNNEXT_BATCH_NORM_PASSES(how, T)                                                           \
+  how void launch_moments<T>(const BatchNormCall&, const T*, double*);                             \
+  how void launch_apply<T>(const BatchNormCall&, const T*, compute_t<T>*, const T*, bool, T*);     \
+  how void launch_backward_sums<T>(const BatchNormCall&, const T*, const T*, const ChannelValues&, \
+                                   const BatchNormGate<T>&, double*, T*);                          \
+  how void launch_backward_apply<T>(const BatchNormCall&, const T*, const T*, compute_t<T>*,       \
+                                    const BatchNormGate<T>&, bool, T*, T*);
+
+CNNEXT_BATCH_NORM_PASSES(extern template, float)
+CNNEXT_BATCH_NORM_PASSES(extern template, double)
+CNNEXT_BATCH_NORM_PASSES(extern template, __half)
+CNNEXT_BATCH_NORM_PASSES(extern template, __nv_bfloat16)
+
 }  // namespace cnnext
