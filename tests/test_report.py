@@ -208,6 +208,15 @@ class TestFiles:
         assert row == ["a_kernel<float, 4>", "40", ""]
         assert kernels.read(folder / "kernels.md")[0].text == ["By nvcc, see there."]
 
+    def test_results_of_a_gpu(self):
+        found = made_up()
+        found["environment"].update(device="cuda", gpu={"name": "A GPU", "capability": "9.0"})
+        for row in found["layers"][:2]:
+            row["host_seconds"] = {"cpu NCHW": 1.25e-5, "torch NCHW": 1e-5}
+        text = page.render([("r", found)], [{}], [])
+        assert "A GPU, 2 threads" in text and "gpu: capability" in text
+        assert text.count("12.5 µs") == 2 and "<th data-sort>host</th>" in text and 'id="kernels"' not in text
+
     def test_our_own_kernels_are_read(self):
         if not kernels.DEFAULT.is_file():
             pytest.skip("bench/results/kernels.md comes with the sources, not with an installed package")
