@@ -66,6 +66,21 @@ CALLS = {
     "avg_pool2d": lambda x: F.avg_pool2d(x, [2, 3]),
     "adaptive_avg_pool2d": lambda x: F.adaptive_avg_pool2d(x, 3),
     "batch_norm": lambda x: F.batch_norm(x, torch.zeros(4), torch.ones(4), training=True),
+    "conv_bn_relu": lambda x: F.conv_bn_relu(
+        x,
+        make_tensor((4, 4, 3, 3), seed=1),
+        None,
+        None,
+        None,
+        torch.zeros(4),
+        torch.ones(4),
+        x,
+        training=True,
+        padding=1,
+    ),
+    "conv_bn_relu in evaluation": lambda x: F.conv_bn_relu(
+        x, make_tensor((6, 4, 3, 3), seed=1), None, torch.ones(6), torch.ones(6), torch.zeros(6), torch.ones(6)
+    ),
     "corr2d": lambda x: F.corr2d(x[0, 0], make_tensor((2, 2), seed=1)),
 }
 
@@ -237,6 +252,13 @@ class TestWhatAMeasurementLeavesAlone:
         x = make_tensor((2, 4, 8, 8)) + 5
         F.batch_norm(x, mean, var, training=True)
         assert len(auto.measured) == 1
+        torch.testing.assert_close(mean, 0.1 * x.mean((0, 2, 3)))
+
+    def test_running_statistics_of_a_fused_layer_change_once(self):
+        mean, var, x = torch.zeros(4), torch.ones(4), make_tensor((2, 4, 8, 8)) + 5
+        weight = torch.eye(4)[:, :, None, None]
+        F.conv_bn_relu(x, weight, None, None, None, mean, var, training=True)
+        assert auto.measured
         torch.testing.assert_close(mean, 0.1 * x.mean((0, 2, 3)))
 
     def test_the_callers_hooks_modes_and_backend(self):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from cnnext import distributed
-from cnnext.backends import TORCH, Backend, choose
+from cnnext.backends import AUTO, TORCH, Backend, choose, current
 from cnnext.ops.arguments import autocast, require_optional_tensor, require_tensor
 from cnnext.ops.batch_norm import batch_norm
 from cnnext.ops.conv2d import conv2d
@@ -60,11 +60,36 @@ def run(input: torch.Tensor, stages: Sequence[ConvBN], residual: torch.Tensor | 
         shape = output_shape(shape, stage, geometry)
         check_stage(input, stage, shape)
     check_residual(residual, input, shape)
-    backend = choose("conv2d", input)
+    backend = _choose(input, stages, geometries, residual, relu)
     link = _Link(input)
     for stage, geometry in zip(stages[:-1], geometries[:-1], strict=True):
         link = _run_stage(backend, link, stage, geometry)
     return _run_last(backend, link, stages[-1], geometries[-1], residual, relu)
+
+
+def _choose(
+    input: torch.Tensor,
+    stages: Sequence[ConvBN],
+    geometries: Sequence[Geometry],
+    residual: torch.Tensor | None,
+    relu: bool,
+) -> Backend:
+    """The backend; ``"auto"`` measures the chain as a whole, unless other processes would have to take part."""
+    if current() != AUTO or any(distributed.synchronises(stage) for stage in stages):
+        return choose("conv2d", input)
+    count = len(ConvBN._fields[: ConvBN._fields.index("training")])  # of a stage's tensors
+
+    def again(input: torch.Tensor, *values: Any) -> torch.Tensor:
+        parts = [values[i * count : (i + 1) * count] for i in range(len(stages))]
+        copies = [ConvBN(*part, *stage[count:]) for part, stage in zip(parts, stages, strict=True)]
+        return run(input, copies, values[len(stages) * count], relu)
+
+    tensors: tuple[Any, ...] = tuple(tensor for stage in stages for tensor in stage[:count])
+    kinds = [
+        (tuple(stage.weight.shape), stage.norm, stage.training, *geometry)
+        for stage, geometry in zip(stages, geometries, strict=True)
+    ]
+    return choose("conv2d", input, again, (*tensors, residual), ("chain", relu, *kinds))
 
 
 def _run_stage(backend: Backend, link: _Link, stage: ConvBN, geometry: Geometry) -> _Link:
