@@ -65,6 +65,49 @@ def test_epilogue(dtype, channels_last, groups):
 
 
 @interpreted
+@pytest.mark.parametrize("groups", [1, 6], ids=["GEMM", "depthwise"])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_statistics_far_from_zero(kernel, groups):
+    """What the squares are of is 1e-4 of the mean: Σy² − (Σy)²/n would have no digit left."""
+    x, weight = make_tensor((3, 6, 21, 20), seed=1), make_tensor((6, 6 // groups, kernel, kernel), seed=2)
+    bias = torch.full((6,), 1e4)
+    geometry = ((1, 1), (0, 0), (1, 1), groups, False, False)
+    output, mean, var = torch.ops.cnnext_triton.conv2d_statistics(x, weight, bias, *(None,) * 4, 0.0, *geometry)
+    exact_var, exact_mean = torch.var_mean(output.double(), (0, 2, 3), correction=0)
+    torch.testing.assert_close((mean, var), (exact_mean.float(), exact_var.float()))
+
+
+@interpreted
+def test_images_one_pixel_wide():
+    """Such an image counts as contiguous whatever the step from column to column, of which there is one."""
+    x = make_tensor((3, 4, 1, 7)).mT
+    assert x.is_contiguous() and x.stride(3) == 7
+    expected = torch.nn.functional.batch_norm(x, None, None, training=True)
+    with cnnext.backend("triton"):
+        torch.testing.assert_close(F.batch_norm(x, None, None, training=True), expected)
+
+
+@interpreted
+def test_fused_layers_run_fused(monkeypatch):
+    from cnnext.triton import launch
+
+    launched = []
+    monkeypatch.setattr(launch, "_run_first_that_can", lambda kernel, *_: launched.append(kernel.name))
+    x, weight, values = torch.zeros(2, 4, 6, 5), torch.zeros(4, 4, 3, 3), torch.ones(4)
+    norm = (values, values, values.clone(), values.clone())
+    with cnnext.backend("triton"), torch.no_grad():
+        stages = [F.ConvBN(weight, None, *norm, True, padding=1) for _ in range(2)]
+        F.residual_block(x, stages)
+        training, launched = launched, []
+        monkeypatch.setattr(launch, "_run_first_that_can", lambda kernel, *_: launched.append(kernel.name))
+        F.conv_bn_relu(x, weight, None, *norm, x, padding=1)
+    passes = ["conv2d_forward_implicit_gemm_kernel", "conv2d_statistics_kernel", "batch_norm_update_kernel"]
+    coefficients = "batch_norm_coefficients_kernel"
+    assert training == [*passes, coefficients, *passes, coefficients, "batch_norm_apply_kernel"]
+    assert launched == ["conv2d_forward_implicit_gemm_kernel"]
+
+
+@interpreted
 def test_relu_of_the_epilogue_keeps_nan():
     from cnnext.triton.conv2d import convolve
     from cnnext.triton.conv2d_epilogue import Epilogue
@@ -98,7 +141,10 @@ def test_tracing_sees_the_kernels():
             average = ops.adaptive_avg_pool2d(ops.avg_pool2d(y, *window, False, True, None), (1, 1))
             normal, new_mean, var = ops.batch_norm(y, mean, None, None, None, True, 1e-5)
             ops.batch_norm_update_(mean, var, new_mean, var, 162, 0.1)
-            return *grads, unpooled, average, normal, ops.corr2d(image, image[:2, :2])
+            fused = ops.conv2d_statistics(y, weight[:, :4], None, mean, var, mean, mean, 1e-5, *geometry)
+            norm = ops.batch_norm_relu(fused[0], *fused[1:], mean, mean, y, True, 1e-5)
+            back = ops.batch_norm_relu_backward(y, fused[0], *fused[1:], mean, mean, norm, True, 1e-5)
+            return *grads, *back, unpooled, average, normal, ops.corr2d(image, image[:2, :2])
 
         with FakeTensorMode():
             shapes = ((2, 8, 9, 9), (4, 8, 3, 3), (7, 7), (4,))
@@ -114,4 +160,4 @@ def test_tracing_sees_the_kernels():
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == ["triton_kernel_wrapper_functional", "14"]  # one for each launch
+    assert result.stdout.split() == ["triton_kernel_wrapper_functional", "22"]  # one for each launch
