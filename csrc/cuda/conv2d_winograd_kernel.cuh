@@ -147,10 +147,12 @@ __global__ void __launch_bounds__(kTransformThreads)
 }
 
 // Block (8 tiles of the chunk, 32 channels).
+// One block at least: without that word ptxas keeps room for five on sm_120, and spills.
 template <class T>
-__global__ void __launch_bounds__(kTransformThreads)
+__global__ void __launch_bounds__(kTransformThreads, 1)
     conv2d_winograd_output_kernel(const __grid_constant__ Problem problem, const float* m, float* destination,
-                                  int64_t first_tile, Conv2dEpilogue<float> epilogue) {
+                                  int64_t first_tile,
+                                  const __grid_constant__ Conv2dEpilogue<float> epilogue) {
   auto& shared = device::static_shared<ExchangeShared<T::kOutput>>();
   const bool channels_last = problem.destination_strides.c == 1;
   const TransformThread from(false), to(channels_last);
