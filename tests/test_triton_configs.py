@@ -60,6 +60,27 @@ def conv2d(n, c, k, side, dtype, last, **arguments):
     assert_as_exact_as_torch(output, *functions[1:], *tensors, bias, padding=1, **arguments)
 
 
+def fused(c, k, side, dtype, last, taps, groups=1):
+    """A convolution of what a norm and a ReLU make of its input, with statistics over several tiles."""
+    x, weight = (
+        make_tensor((2, c, side, 9), dtype, channels_last=last),
+        make_tensor((k, c // groups, taps, taps), dtype),
+    )
+    mean, var, scale, shift = (make_tensor((c,), seed=seed).abs() + 0.5 for seed in range(4))
+    geometry = ((1, 1), (taps // 2, taps // 2), (1, 1), groups)
+    norm = (mean, var, scale, shift)
+    arguments = (x, weight, None, *norm, 1e-5, *geometry, False, False)
+    output, *statistics = torch.ops.cnnext_triton.conv2d_statistics(*arguments)
+
+    def unfused(x, weight, mean, var, scale, shift):
+        activation = torch_functional.batch_norm(x, mean, var, scale, shift).relu()
+        return torch_functional.conv2d(activation, weight, None, *geometry)
+
+    assert_as_exact_as_torch(output, unfused, unfused, x, weight, *norm)
+    var, mean = torch.var_mean(output.double(), (0, 2, 3), correction=0)
+    torch.testing.assert_close(statistics, [mean.float(), var.float()])
+
+
 def gemm(config, dtype, last, name):
     """Two tiles and a rest of gemm_m and gemm_n, and of gemm_k by taps and, with few channels, FLAT."""
     m, n, k = (config["BLOCK_" + axis] for axis in "MNK")
@@ -67,6 +88,8 @@ def gemm(config, dtype, last, name):
     if "forward" in name:
         conv2d(1, k + 3, n + 3, rows, dtype, last)
         conv2d(1, 9, 5, rows, dtype, last)
+        for taps in (1, 3):
+            fused(k + 3, n + 3, rows, dtype, last, taps)
     elif "backward_input" in name:
         conv2d(1, n + 3, k + 3, 4 * rows, dtype, last, stride=2)
         conv2d(1, 5, 9, 4 * rows, dtype, last, stride=2)
@@ -78,6 +101,8 @@ def depthwise(config, dtype, last, name):
     """Two filters a channel; and the gradient of the bias, which is a depthwise kernel's work."""
     m, n = config["BLOCK_M"], config["BLOCK_N"]
     conv2d(1, n + 3, 2 * (n + 3), m // 9 + 2, dtype, last, groups=n + 3)
+    if "forward" in name:
+        fused(n + 3, 2 * (n + 3), m // 9 + 2, dtype, last, 3, groups=n + 3)
     if "backward_weight" in name:
         grad = make_tensor((2, n + 3, m // 9 + 2, 9), dtype, channels_last=last)
         image = make_tensor((2, 1, m // 9 + 2, 9), dtype)
