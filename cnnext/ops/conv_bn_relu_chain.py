@@ -205,4 +205,7 @@ def _one_by_one(input: torch.Tensor, stage: ConvBN, residual: torch.Tensor | Non
         )
     if residual is not None:
         output = output + residual
-    return torch.relu(output) if relu else output
+    if not relu:
+        return output
+    # Without gradients nobody else has seen the output: the ReLU needs no memory of its own.
+    return torch.relu(output) if torch.is_grad_enabled() else torch.relu_(output)
