@@ -23,8 +23,8 @@ import pytest  # noqa: E402
 import cnnext  # noqa: E402
 from cnnext.testing import present_backends  # noqa: E402
 
-# --emulator-counters; that every CUDA kernel is run; what is slow in Triton's interpreter
-pytest_plugins = ["emulator.plugin", "kernel_coverage", "interpreted"]
+# --emulator-counters; that every CUDA kernel is run; what is slow in Triton's interpreter; "auto" with its own file
+pytest_plugins = ["emulator.plugin", "kernel_coverage", "interpreted", "automatic"]
 
 FLAVOUR = os.environ.get("CNNEXT_EMULATED", "fast")  # or "traced", "sanitized": see tests/emulator/README.md
 NOT_EMULATED = emulated.unavailable()

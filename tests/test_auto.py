@@ -1,4 +1,4 @@
-"""The backend ``"auto"``: what it measures, when it does not, and what it remembers."""
+"""The backend ``"auto"``: what shares a choice, when nothing is measured, and what is remembered."""
 
 import json
 import subprocess
@@ -7,34 +7,19 @@ import threading
 
 import pytest
 import torch
+from automatic import forget
 
 import cnnext
 import cnnext.functional as F
 from cnnext import auto
-from cnnext.backends import CPU, TORCH, choose, current, get
+from cnnext.backends import CPU, TORCH, choose, get
 from cnnext.choices import Choices
 from cnnext.testing import make_tensor
 
-pytestmark = pytest.mark.skipif(
-    cnnext.library.cpu_unavailable is not None, reason="there is no choice without a library"
-)
-
-
-@pytest.fixture(autouse=True)
-def file(tmp_path, monkeypatch):
-    """Where the choices go; "auto" is in force and has measured nothing."""
-    monkeypatch.setenv("CNNEXT_CACHE", str(tmp_path))
-    monkeypatch.setattr(auto, "SECONDS", 0.001)
-    forget(monkeypatch)
-    monkeypatch.setattr(auto, "measured", [])
-    with cnnext.backend("auto"):
-        yield auto.cache_file(torch.device("cpu"), torch.get_num_threads())
-
-
-def forget(monkeypatch):
-    """As in another process."""
-    monkeypatch.setattr(auto, "_chosen", {})
-    monkeypatch.setattr(auto, "_tables", {})
+pytestmark = [
+    pytest.mark.usefixtures("choices_file"),
+    pytest.mark.skipif(cnnext.library.cpu_unavailable is not None, reason="there is no choice without a library"),
+]
 
 
 @pytest.fixture
@@ -55,48 +40,6 @@ def winner(monkeypatch):
 
 def chosen_for_pool(x, size=2):
     return choose("avg_pool2d", x, F.avg_pool2d, (), ((size, size), (size, size), (0, 0), False, True, None))
-
-
-CALLS = {
-    "conv2d": lambda x: F.conv2d(x, make_tensor((6, 4, 3, 3), seed=1), make_tensor((6,), seed=2), padding=1),
-    "conv2d same": lambda x: F.conv2d(x, make_tensor((6, 4, 3, 3), seed=1), padding="same", stride=[1, 1]),
-    "conv2d unbatched": lambda x: F.conv2d(x[0], make_tensor((6, 4, 3, 3), seed=1)),
-    "conv_transpose2d": lambda x: F.conv_transpose2d(x, make_tensor((4, 6, 3, 3), seed=1), None, 2),
-    "max_pool2d": lambda x: F.max_pool2d(x, 2, return_indices=True)[1],
-    "avg_pool2d": lambda x: F.avg_pool2d(x, [2, 3]),
-    "adaptive_avg_pool2d": lambda x: F.adaptive_avg_pool2d(x, 3),
-    "batch_norm": lambda x: F.batch_norm(x, torch.zeros(4), torch.ones(4), training=True),
-    "conv_bn_relu": lambda x: F.conv_bn_relu(
-        x,
-        make_tensor((4, 4, 3, 3), seed=1),
-        None,
-        None,
-        None,
-        torch.zeros(4),
-        torch.ones(4),
-        x,
-        training=True,
-        padding=1,
-    ),
-    "conv_bn_relu in evaluation": lambda x: F.conv_bn_relu(
-        x, make_tensor((6, 4, 3, 3), seed=1), None, torch.ones(6), torch.ones(6), torch.zeros(6), torch.ones(6)
-    ),
-    "corr2d": lambda x: F.corr2d(x[0, 0], make_tensor((2, 2), seed=1)),
-}
-
-
-@pytest.mark.parametrize("name", CALLS)
-@pytest.mark.parametrize("grad", [False, True])
-def test_every_op_is_measured_once_and_right(name, grad, file):
-    x = make_tensor((2, 4, 8, 9), requires_grad=grad)
-    first = CALLS[name](x)
-    count = len(auto.measured)
-    assert count >= 1 and all(set(times) == {"cpu", "torch"} for _, times in auto.measured)
-    assert torch.equal(CALLS[name](x), first) and len(auto.measured) == count and x.grad is None
-    with cnnext.backend("torch"):
-        torch.testing.assert_close(first, CALLS[name](x))
-    fastest = {kind: min(times, key=times.get) for kind, times in auto.measured}
-    assert json.loads(file.read_text()) == fastest
 
 
 @pytest.mark.parametrize("name", ["cpu", "torch"])
@@ -246,54 +189,22 @@ def test_compiled_code_of_any_size_is_traced(compiled):
     assert auto.measured == []
 
 
-class TestWhatAMeasurementLeavesAlone:
-    def test_running_statistics_change_once(self):
-        mean, var = torch.zeros(4), torch.ones(4)
-        x = make_tensor((2, 4, 8, 8)) + 5
-        F.batch_norm(x, mean, var, training=True)
-        assert len(auto.measured) == 1
-        torch.testing.assert_close(mean, 0.1 * x.mean((0, 2, 3)))
-
-    def test_running_statistics_of_a_fused_layer_change_once(self):
-        mean, var, x = torch.zeros(4), torch.ones(4), make_tensor((2, 4, 8, 8)) + 5
-        weight = torch.eye(4)[:, :, None, None]
-        F.conv_bn_relu(x, weight, None, None, None, mean, var, training=True)
-        assert auto.measured
-        torch.testing.assert_close(mean, 0.1 * x.mean((0, 2, 3)))
-
-    def test_the_callers_hooks_modes_and_backend(self):
-        packed = []
-        x = make_tensor((2, 4, 8, 8), requires_grad=True)
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: packed.append(t) or t, lambda t: t):
-            F.conv2d(x, make_tensor((4, 4, 3, 3), seed=1, requires_grad=True))
-        assert len(auto.measured) == 1 and len(packed) == 2 and current() == "auto"
-        assert auto._thread.forced is None
-
-    def test_in_inference_mode(self):
-        with torch.inference_mode():
-            F.avg_pool2d(make_tensor((2, 4, 8, 8)), 2)
-        assert len(auto.measured) == 1
-
-    def test_wrong_arguments_are_refused_as_ever(self):
-        with pytest.raises(RuntimeError, match="weight"):
-            F.conv2d(make_tensor((2, 4, 8, 8)), make_tensor((4, 5, 3, 3)))
-        assert auto.measured == []
-
-
 class TestFile:
     @pytest.mark.parametrize("text", ["{", "[1]", '{"a": 1}', "\0"], ids=repr)
-    def test_damage_is_set_aside(self, text, file, winner):
+    def test_damage_is_set_aside(self, text, choices_file, winner):
         winner("torch")
-        file.parent.mkdir()
-        file.write_text(text)
+        choices_file.parent.mkdir()
+        choices_file.write_text(text)
         with pytest.warns(RuntimeWarning, match="set aside as .*damaged"):
             assert chosen_for_pool(make_tensor((2, 4, 8, 8))) is TORCH
-        assert file.with_suffix(".damaged").read_text() == text and len(json.loads(file.read_text())) == 1
+        assert (
+            choices_file.with_suffix(".damaged").read_text() == text and len(json.loads(choices_file.read_text())) == 1
+        )
 
-    def test_an_unknown_backend_is_measured_anew(self, file, winner, monkeypatch):
+    def test_an_unknown_backend_is_measured_anew(self, choices_file, winner, monkeypatch):
         calls = winner("torch")
         chosen_for_pool(make_tensor((2, 4, 8, 8)))
-        file.write_text(file.read_text().replace('"torch"', '"gone"'))
+        choices_file.write_text(choices_file.read_text().replace('"torch"', '"gone"'))
         forget(monkeypatch)
         assert chosen_for_pool(make_tensor((2, 4, 8, 8))) is TORCH and len(calls) == 2
 
@@ -319,6 +230,6 @@ class TestFile:
             thread.join()
         assert set(json.loads(path.read_text())) == {f"{number} {i}" for number in range(8) for i in range(10)}
 
-    def test_other_versions_have_another_file(self, file, monkeypatch):
+    def test_other_versions_have_another_file(self, choices_file, monkeypatch):
         monkeypatch.setattr(torch, "__version__", "99.0")
-        assert auto.cache_file(torch.device("cpu"), torch.get_num_threads()) != file
+        assert auto.cache_file(torch.device("cpu"), torch.get_num_threads()) != choices_file
