@@ -135,7 +135,8 @@ CNNEXT_DEVICE void write_moments(const GatherProblem& problem, const Accumulator
   store_moments<Config::kThreads>(storage, epilogue, pixels, blockIdx.x, k0, channels);
 }
 
-template <class Config, class T, Load kSource, Load kWeight>
+// kNormed: there is a prologue. A kernel of its own, or every main loop would hold its instructions.
+template <class Config, class T, Load kSource, Load kWeight, bool kNormed>
 __global__ void __launch_bounds__(Config::kThreads, Config::kBlocks)
     conv2d_gather_implicit_gemm_kernel(const GatherProblem problem, const T* source, const T* weight,
                                        const Conv2dPrologue<T> prologue, const Conv2dEpilogue<T> epilogue,
@@ -152,12 +153,14 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocks)
   auto& tiles = device::static_shared<Tiles<Config, C>>();
   auto& table = device::static_shared<Table<TapEntry>>();
   const int gemm_k = problem.in * rows.taps * cols.taps, thread = static_cast<int>(threadIdx.x);
-  auto& norms = device::static_shared<Table<ChannelNorm<C>>>();
+  const auto norms = []() -> auto& { return device::static_shared<Table<ChannelNorm<C>>>(); };
   const auto describe_taps = [&](int begin) {
     for (int kk = begin + thread; kk < begin + kChain; kk += Config::kThreads) {
       const TapPlace tap(problem, rows, cols, kk);
       device::store_vector(table.at(kk)->values, tap_entry(problem, rows, cols, tap, kk < gemm_k));
-      if (prologue.exists() && kk < gemm_k) *norms.at(kk) = prologue.of(group * problem.in + tap.channel);
+      if constexpr (kNormed) {
+        if (kk < gemm_k) *norms().at(kk) = prologue.of(group * problem.in + tap.channel);
+      }
     }
   };
   SourceCopy<Config, T, kSource> source_copy(problem, rows, cols, source, group, m0);
@@ -169,7 +172,7 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocks)
   __syncthreads();
   source_copy.load(problem, table.at(0));
   weight_copy.load(table.at(0));
-  if (prologue.exists()) source_copy.activate(norms.at(0));
+  if constexpr (kNormed) source_copy.activate(norms().at(0));
   source_copy.store(tiles.a[0]);
   weight_copy.store(tiles.b[0]);
   __syncthreads();
@@ -184,7 +187,7 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocks)
       source_copy.load(problem, table.at(kk + Config::kTileK));
       weight_copy.load(table.at(kk + Config::kTileK));
       sums.multiply(tiles, buffer, place);
-      if (prologue.exists()) source_copy.activate(norms.at(kk + Config::kTileK));
+      if constexpr (kNormed) source_copy.activate(norms().at(kk + Config::kTileK));
       source_copy.store(tiles.a[buffer ^ 1]);
       weight_copy.store(tiles.b[buffer ^ 1]);
       __syncthreads();

@@ -63,7 +63,7 @@ struct GatherCall {
   cudaStream_t stream;
 };
 
-template <class Config, Load kSource, Load kWeight, class T>
+template <class Config, Load kSource, Load kWeight, bool kNormed, class T>
 void launch_gather_kernel(const TileRow& tile, const GatherProblem& problem, const GatherCall<T>& call) {
   using namespace device;
   static const std::string name = std::string("conv2d_gather_implicit_gemm_kernel ") + tile.name + " " +
@@ -91,8 +91,9 @@ void launch_gather_kernel(const TileRow& tile, const GatherProblem& problem, con
        input("residual", epilogue.residual, count(epilogue.residual, values)),
        output("moments", epilogue.moments, count(epilogue.moments, 2 * channels * grid.x)),
        output("destination", call.destination, values)},
-      [&] { return conv2d_text(s); }, conv2d_gather_implicit_gemm_kernel<Config, T, kSource, kWeight>,
-      problem, call.source, call.weight, prologue, epilogue, call.destination);
+      [&] { return conv2d_text(s); },
+      conv2d_gather_implicit_gemm_kernel<Config, T, kSource, kWeight, kNormed>, problem, call.source,
+      call.weight, prologue, epilogue, call.destination);
 }
 
 // Vectors need channels that come in whole vectors, in every group, and aligned tensors.
@@ -109,16 +110,21 @@ void launch_gather_tile(const TileRow& tile, GatherProblem& problem, const Gathe
                               kVector);
   const bool vectors = problem.channels_last && weight_channels_last && problem.in % kVector == 0 &&
                        aligned(call.source, kVector) && aligned(call.weight, kVector);
+  if (call.prologue.exists()) {  // forward
+    if (vectors)
+      return launch_gather_kernel<Config, Load::vector_k, Load::vector_k, true>(tile, problem, call);
+    return launch_gather_kernel<Config, Load::scalar, Load::scalar, true>(tile, problem, call);
+  }
   if (vectors && !backward) {
-    launch_gather_kernel<Config, Load::vector_k, Load::vector_k>(tile, problem, call);
+    launch_gather_kernel<Config, Load::vector_k, Load::vector_k, false>(tile, problem, call);
   } else if (vectors && problem.out % kVector == 0) {
-    launch_gather_kernel<Config, Load::vector_k, Load::vector_extent>(tile, problem, call);
+    launch_gather_kernel<Config, Load::vector_k, Load::vector_extent, false>(tile, problem, call);
   } else {
-    launch_gather_kernel<Config, Load::scalar, Load::scalar>(tile, problem, call);
+    launch_gather_kernel<Config, Load::scalar, Load::scalar, false>(tile, problem, call);
   }
 }
 
-template <class Config, bool kVectors, class T>
+template <class Config, bool kVectors, bool kNormed, class T>
 void launch_weight_kernel(const TileRow& tile, const Conv2dShape& s, const WeightProblem& problem,
                           const T* grad, const T* x, const Conv2dPrologue<T>& prologue, compute_t<T>* partial,
                           compute_t<T>* partial_bias, cudaStream_t stream) {
@@ -134,8 +140,9 @@ void launch_weight_kernel(const TileRow& tile, const Conv2dShape& s, const Weigh
        input("center", prologue.center, s.c), input("scale", prologue.scale, s.c),
        input("offset", prologue.offset, s.c), output("partial", partial, problem.splits * s.k * s.gemm_k()),
        output("partial_bias", partial_bias, problem.splits * s.k)},
-      [&] { return conv2d_text(s); }, conv2d_backward_weight_implicit_gemm_kernel<Config, T, kVectors>,
-      problem, grad, x, prologue, partial, partial_bias);
+      [&] { return conv2d_text(s); },
+      conv2d_backward_weight_implicit_gemm_kernel<Config, T, kVectors, kNormed>, problem, grad, x, prologue,
+      partial, partial_bias);
 }
 
 inline WeightProblem weight_problem(const Conv2dShape& s, bool channels_last, int splits) {
@@ -166,11 +173,14 @@ void launch_weight_tile(const TileRow& tile, const Conv2dShape& s, bool channels
   const bool vectors = channels_last && problem.group_k % kVector == 0 && problem.group_c % kVector == 0 &&
                        device::can_vectorize<kVector>(grad, kVector) &&
                        device::can_vectorize<kVector>(x, kVector);
-  if (vectors) {
-    launch_weight_kernel<Config, true>(tile, s, problem, grad, x, prologue, partial, partial_bias, stream);
-  } else {
-    launch_weight_kernel<Config, false>(tile, s, problem, grad, x, prologue, partial, partial_bias, stream);
-  }
+  const auto launch_with = [&](auto by_vectors, auto normed) {
+    launch_weight_kernel<Config, by_vectors.value, normed.value>(tile, s, problem, grad, x, prologue, partial,
+                                                                 partial_bias, stream);
+  };
+  constexpr std::true_type kYes;
+  constexpr std::false_type kNo;
+  if (vectors) return prologue.exists() ? launch_with(kYes, kYes) : launch_with(kYes, kNo);
+  return prologue.exists() ? launch_with(kNo, kYes) : launch_with(kNo, kNo);
 }
 
 // Calls run(Config) with the tile that row `tile` of the chooser's table stands for.

@@ -56,8 +56,8 @@ CNNEXT_DEVICE void store_partial(const WeightProblem& problem, const Accumulator
   }
 }
 
-// partial [split][group][group_k][gemm_n], partial_bias [split][k].
-template <class Config, class T, bool kVectors>
+// partial [split][group][group_k][gemm_n], partial_bias [split][k]. kNormed: there is a prologue.
+template <class Config, class T, bool kVectors, bool kNormed>
 __global__ void __launch_bounds__(Config::kThreads, Config::kBlocks)
     conv2d_backward_weight_implicit_gemm_kernel(const WeightProblem problem, const T* grad, const T* x,
                                                 const Conv2dPrologue<T> prologue, compute_t<T>* partial,
@@ -85,13 +85,14 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocks)
   Accumulators<Config, T> sums;
   CarriedSum<C> bias;
 
-  auto& norms = device::static_shared<typename WindowCopy<Config, T, kVectors>::Norms>();
-  if (prologue.exists()) norms.fill(problem, prologue, group, n0, Config::kThreads);
+  using Norms = typename WindowCopy<Config, T, kVectors>::Norms;
+  const auto norms = []() -> Norms& { return device::static_shared<Norms>(); };
+  if constexpr (kNormed) norms().fill(problem, prologue, group, n0, Config::kThreads);
   describe_pixels(0);
   __syncthreads();
   grad_copy.load(table.at(0));
   window_copy.load(problem, table.at(0));
-  if (prologue.exists()) window_copy.activate(norms);
+  if constexpr (kNormed) window_copy.activate(norms());
   grad_copy.store(tiles.a[0]);
   window_copy.store(tiles.b[0]);
   __syncthreads();
@@ -106,7 +107,7 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocks)
       window_copy.load(problem, table.at(kk + Config::kTileK));
       sums.multiply(tiles, buffer, place);
       if (blockIdx.y == 0) add_bias<Config>(tiles, buffer, bias);
-      if (prologue.exists()) window_copy.activate(norms);
+      if constexpr (kNormed) window_copy.activate(norms());
       grad_copy.store(tiles.a[buffer ^ 1]);
       window_copy.store(tiles.b[buffer ^ 1]);
       __syncthreads();
