@@ -135,9 +135,10 @@ CNNEXT_DEVICE void write_moments(const GatherProblem& problem, const Accumulator
   store_moments<Config::kThreads>(storage, epilogue, pixels, blockIdx.x, k0, channels);
 }
 
-// kNormed: there is a prologue. A kernel of its own, or every main loop would hold its instructions.
+// kNormed: there is a prologue. A kernel of its own, or every main loop would hold its instructions; it has
+// more to keep, and three of its warps do not share the registers of a scheduler.
 template <class Config, class T, Load kSource, Load kWeight, bool kNormed>
-__global__ void __launch_bounds__(Config::kThreads, Config::kBlocks)
+__global__ void __launch_bounds__(Config::kThreads, kNormed ? smaller(Config::kBlocks, 4) : Config::kBlocks)
     conv2d_gather_implicit_gemm_kernel(const GatherProblem problem, const T* source, const T* weight,
                                        const Conv2dPrologue<T> prologue, const Conv2dEpilogue<T> epilogue,
                                        T* destination) {
