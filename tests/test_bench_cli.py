@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import run
 
 import cnnext
 from cnnext import auto
 from cnnext.bench import plan, results, roof
-from cnnext.cli import main
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
 OURS = "torch" if cnnext.library.cpu_unavailable else "cpu"
@@ -29,13 +29,6 @@ def folder(tmp_path, monkeypatch):
     torch.set_num_threads(1)
     yield tmp_path
     torch.set_num_threads(threads)
-
-
-def run(line):
-    try:
-        return main(line.split())
-    except SystemExit as leaving:
-        return leaving.code
 
 
 def test_layers_of_a_network(folder, capsys):

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import synthetic
 import torch
+from command_line import run
 
 import cnnext
 from cnnext import auto, checkpoint, info
 from cnnext.backends import CHOOSERS, get
-from cnnext.cli import main
 from cnnext.compare import compare
 from cnnext.data import files
 
@@ -36,14 +36,6 @@ def folder(tmp_path, monkeypatch):
     with cnnext.backend("first"):
         yield tmp_path
     torch.set_num_threads(threads)
-
-
-def run(line):
-    """The exit code of a command line; argparse leaves by SystemExit."""
-    try:
-        return main(line.split())
-    except SystemExit as leaving:
-        return leaving.code
 
 
 def environment():

@@ -5,8 +5,8 @@ import json
 import browser
 import pytest
 from bench_results import made_up
+from command_line import run
 
-from cnnext.cli import main
 from cnnext.report import figures, kernels, page, tables
 
 REPORT = """
@@ -26,13 +26,6 @@ PHONE = """
 """
 SECTIONS = ("networks", "ops", "roofline", "sums", "layers", "parity", "overhead", "environment")
 needs_browser = pytest.mark.skipif(browser.find() is None, reason="no browser: chromium or google-chrome, or $CHROME")
-
-
-def run(line):
-    try:
-        return main(line.split())
-    except SystemExit as leaving:
-        return leaving.code
 
 
 @pytest.fixture(autouse=True)

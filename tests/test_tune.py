@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from command_line import run
 
 import cnnext
 from cnnext import auto
-from cnnext.cli import main
 
 pytestmark = pytest.mark.skipif(
     cnnext.library.cpu_unavailable is not None, reason="there is no choice without a library"
@@ -29,13 +29,6 @@ def folder(tmp_path, monkeypatch):
         monkeypatch.setattr(auto, name, value)
     (tmp_path / "mine.py").write_text(MODULE)
     return tmp_path
-
-
-def run(line):
-    try:
-        return main(line.split())
-    except SystemExit as leaving:
-        return leaving.code
 
 
 def test_a_module(folder, capsys):

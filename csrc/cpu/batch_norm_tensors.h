@@ -8,10 +8,6 @@
 
 namespace cnnext {
 
-inline void check_on_cpu(const Tensor& tensor, const char* name, const Tensor&, const char* other_name) {
-  check(tensor.is_cpu(), "expected `", name, "` on the CPU, as `", other_name, "` is");
-}
-
 inline BatchNormShape shape_of(const Tensor& input, bool channels_last) {
   return batch_norm_shape(input.size(0), input.size(1), input.size(2) * input.size(3), channels_last);
 }

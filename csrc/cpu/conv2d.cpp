@@ -19,8 +19,7 @@ static Tensor conv2d_backward_input(const Tensor& grad, const Tensor& weight, co
                                     const Sizes& stride, const Sizes& padding, const Sizes& dilation,
                                     int64_t groups, bool /*allow_tf32*/, bool /*allow_winograd*/) {
   const Conv2dShape shape = conv2d_shape(input_size, sizes_of(weight), stride, padding, dilation, groups);
-  check_grad(grad, shape);
-  check_same_dtype(grad, "grad", weight, "weight");
+  check_grad(grad, shape, weight, "weight", check_on_cpu);
   const bool channels_last = is_channels_last(grad) || is_channels_last(weight);
   const Tensor grad_input = empty(grad, input_size, channels_last);
   const Tensor g = contiguous_as(grad, channels_last), w = contiguous_as(weight, is_channels_last(weight));
@@ -39,17 +38,13 @@ static std::tuple<Tensor, Tensor> conv2d_backward_weight(const Tensor& grad, con
                                                          const Sizes& padding, const Sizes& dilation,
                                                          int64_t groups, bool /*allow_tf32*/,
                                                          bool /*allow_winograd*/) {
-  const Conv2dShape shape = conv2d_shape(sizes_of(input), weight_size, stride, padding, dilation, groups);
-  check_grad(grad, shape);
-  check_same_dtype(grad, "grad", input, "input");
-  const bool channels_last = is_channels_last(grad) || is_channels_last(input);
-  const Tensor grad_weight = empty(grad, weight_size), grad_bias = empty(grad, {shape.k});
-  const Tensor g = contiguous_as(grad, channels_last), x = contiguous_as(input, channels_last);
+  const Conv2dWeightGradient pass =
+      checked_weight_gradient(grad, input, weight_size, stride, padding, dilation, groups, check_on_cpu);
   dispatch_floating(grad, "grad", [&](auto tag) {
     using T = typename decltype(tag)::type;
-    conv2d_backward_weight_of<T>(shape, g, x, {}, grad_weight, grad_bias, channels_last);
+    conv2d_backward_weight_of<T>(pass, {});
   });
-  return {grad_weight, grad_bias};
+  return {pass.grad_weight, pass.grad_bias};
 }
 
 STABLE_TORCH_LIBRARY_IMPL(cnnext, CPU, m) {

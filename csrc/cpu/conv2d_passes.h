@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "../torch/conv2d_checks.h"
 #include "conv2d_direct.h"
 #include "conv2d_implicit_gemm.h"
 #include "conv2d_implicit_gemm_weight.h"
@@ -53,14 +54,13 @@ void conv2d_forward(const Conv2dShape& shape, const Tensor& x, const Tensor& wei
 }
 
 template <typename T>
-void conv2d_backward_weight_of(const Conv2dShape& shape, const Tensor& grad, const Tensor& x,
-                               const Conv2dPrologue<compute_t<T>>& prologue, const Tensor& grad_weight,
-                               const Tensor& grad_bias, bool channels_last) {
-  const bool direct =
-      choose_algorithm(shape, Conv2dPass::backward_weight, channels_last) == Conv2dAlgorithm::direct;
-  (direct ? direct_backward_weight<T> : implicit_gemm_backward_weight<T>)(shape, grad, x, prologue,
-                                                                          grad_weight, grad_bias,
-                                                                          channels_last);
+void conv2d_backward_weight_of(const Conv2dWeightGradient& pass,
+                               const Conv2dPrologue<compute_t<T>>& prologue) {
+  const bool direct = choose_algorithm(pass.shape, Conv2dPass::backward_weight, pass.channels_last) ==
+                      Conv2dAlgorithm::direct;
+  (direct ? direct_backward_weight<T> : implicit_gemm_backward_weight<T>)(pass.shape, pass.grad, pass.input,
+                                                                          prologue, pass.grad_weight,
+                                                                          pass.grad_bias, pass.channels_last);
 }
 
 }  // namespace cnnext

@@ -18,11 +18,7 @@ inline Convolution checked_convolution(const Tensor& input, const Tensor& weight
                                        const Sizes& padding, const Sizes& dilation, int64_t groups) {
   const Conv2dShape shape =
       conv2d_shape(sizes_of(input), sizes_of(weight), stride, padding, dilation, groups);
-  check_same_dtype(input, "input", weight, "weight");
-  if (bias) {
-    check_shape(*bias, "bias", {shape.k});
-    check_same_dtype(input, "input", *bias, "bias");
-  }
+  check_weight_and_bias(input, weight, bias, shape, check_on_cpu);
   const bool channels_last = is_channels_last(input) || is_channels_last(weight);
   return {shape,
           channels_last,

@@ -11,25 +11,9 @@ namespace {
 
 using Optional = std::optional<Tensor>;
 
-// The norm in front of a convolution, as the ops take it.
-struct Norm {
-  const Optional &mean, &var, &weight, &bias;
-  double eps;
-};
-
-void check_prologue(const Tensor& input, const Norm& norm) {
-  check(norm.mean.has_value() == norm.var.has_value(), "expected `in_mean` and `in_var` both or neither");
-  check(norm.mean || (!norm.weight && !norm.bias),
-        "expected `in_mean` and `in_var` where there is an `in_weight` or an `in_bias`");
-  if (!norm.mean) return;
-  check_batch_norm_eps(norm.eps, true);
-  check_batch_norm_parameters(input, {{"in_mean", norm.mean}, {"in_var", norm.var}}, check_on_cpu);
-  check_batch_norm_parameters(input, {{"in_weight", norm.weight}, {"in_bias", norm.bias}}, check_on_cpu);
-}
-
 // The coefficients of a prologue; `memory` keeps them.
 template <typename T>
-Conv2dPrologue<compute_t<T>> prologue_of(const Tensor& input, const Norm& norm, Tensor& memory) {
+Conv2dPrologue<compute_t<T>> prologue_of(const Tensor& input, const InputNorm& norm, Tensor& memory) {
   using C = compute_t<T>;
   if (!norm.mean) return {};
   const int64_t c = input.size(1);
@@ -51,8 +35,8 @@ Statistics conv2d_statistics(const Tensor& input, const Tensor& weight, const Op
                              const Sizes& padding, const Sizes& dilation, int64_t groups, bool /*allow_tf32*/,
                              bool /*allow_winograd*/) {
   const Convolution conv = checked_convolution(input, weight, bias, stride, padding, dilation, groups);
-  const Norm norm{in_mean, in_var, in_weight, in_bias, in_eps};
-  check_prologue(input, norm);
+  const InputNorm norm{in_mean, in_var, in_weight, in_bias, in_eps};
+  norm.check_for(input, check_on_cpu);
   const Tensor mean = channel_values(conv.output, conv.shape.k),
                var = channel_values(conv.output, conv.shape.k);
   dispatch_floating(input, "input", [&](auto tag) {
@@ -93,22 +77,18 @@ std::tuple<Tensor, Tensor> conv2d_backward_weight_prologue(const Tensor& grad, c
                                                            const Sizes& stride, const Sizes& padding,
                                                            const Sizes& dilation, int64_t groups,
                                                            bool /*allow_tf32*/, bool /*allow_winograd*/) {
-  const Conv2dShape shape = conv2d_shape(sizes_of(input), weight_size, stride, padding, dilation, groups);
-  check_grad(grad, shape);
-  check_same_dtype(grad, "grad", input, "input");
+  const Conv2dWeightGradient pass =
+      checked_weight_gradient(grad, input, weight_size, stride, padding, dilation, groups, check_on_cpu);
   const Optional mean(in_mean), var(in_var);
-  const Norm norm{mean, var, in_weight, in_bias, in_eps};
-  check_prologue(input, norm);
-  const bool channels_last = is_channels_last(grad) || is_channels_last(input);
-  const Tensor grad_weight = empty(grad, weight_size), grad_bias = empty(grad, {shape.k});
-  const Tensor g = contiguous_as(grad, channels_last), x = contiguous_as(input, channels_last);
+  const InputNorm norm{mean, var, in_weight, in_bias, in_eps};
+  norm.check_for(input, check_on_cpu);
   dispatch_floating(grad, "grad", [&](auto tag) {
     using T = typename decltype(tag)::type;
     Tensor memory;
     const auto prologue = prologue_of<T>(input, norm, memory);
-    conv2d_backward_weight_of<T>(shape, g, x, prologue, grad_weight, grad_bias, channels_last);
+    conv2d_backward_weight_of<T>(pass, prologue);
   });
-  return {grad_weight, grad_bias};
+  return {pass.grad_weight, pass.grad_bias};
 }
 
 }  // namespace

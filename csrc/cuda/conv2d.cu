@@ -129,17 +129,14 @@ static Tensor conv2d_backward_input(const Tensor& grad, const Tensor& weight, co
                                     const Sizes& stride, const Sizes& padding, const Sizes& dilation,
                                     int64_t groups, bool allow_tf32, bool allow_winograd) {
   const Conv2dShape shape = conv2d_shape(input_size, sizes_of(weight), stride, padding, dilation, groups);
-  check_grad(grad, shape);
-  check_same_dtype(grad, "grad", weight, "weight");
-  check_same_device(grad, "grad", weight, "weight");
+  check_grad(grad, shape, weight, "weight", check_same_device);
   const CudaScope scope(grad);
   const bool last = is_channels_last(grad) || is_channels_last(weight);
   const Tensor grad_input = empty(grad, input_size, last), g = contiguous_as(grad, last);
   dispatch_cuda_floating(grad, "grad", [&](auto tag) {
     using T = typename decltype(tag)::type;
-    const Conv2dRequest request{
-        shape,          Conv2dPass::backward_input,     conv2d_dtype<T>(), last, allow_tf32,
-        allow_winograd, device::current_device_limits()};
+    const auto request =
+        conv2d_request<T>(shape, Conv2dPass::backward_input, last, allow_tf32, allow_winograd);
     conv2d_gather<T>(request, g, weight, {}, {}, grad_input, scope.stream());
   });
   return grad_input;
@@ -147,10 +144,10 @@ static Tensor conv2d_backward_input(const Tensor& grad, const Tensor& weight, co
 
 // Sums of the splits, then their sum: see conv2d_backward_weight_reduce_kernel.cuh.
 template <class T>
-void conv2d_weight_gradient(const Conv2dRequest& request, const Tensor& grad, const Tensor& input,
-                            const Conv2dPrologue<T>& prologue, const Tensor& grad_weight,
-                            const Tensor& grad_bias, cudaStream_t stream) {
+void conv2d_weight_gradient(const Conv2dRequest& request, const Conv2dWeightGradient& pass,
+                            const Tensor& input, const Conv2dPrologue<T>& prologue, cudaStream_t stream) {
   using C = compute_t<T>;
+  const Tensor& grad = pass.grad;
   const Conv2dShape& shape = request.shape;
   Conv2dChoice choice = choose(request);
   if constexpr (!std::is_same_v<T, double>) {
@@ -181,7 +178,7 @@ void conv2d_weight_gradient(const Conv2dRequest& request, const Tensor& grad, co
                             prologue, sums, bias_sums, stream);
   }
   launch_weight_reduce<T>(shape, choice.splits, sums_channels_last, sums, bias_sums,
-                          mutable_data<T>(grad_weight), mutable_data<T>(grad_bias), stream);
+                          mutable_data<T>(pass.grad_weight), mutable_data<T>(pass.grad_bias), stream);
 }
 
 static std::tuple<Tensor, Tensor> conv2d_backward_weight(const Tensor& grad, const Tensor& input,
@@ -189,31 +186,24 @@ static std::tuple<Tensor, Tensor> conv2d_backward_weight(const Tensor& grad, con
                                                          const Sizes& padding, const Sizes& dilation,
                                                          int64_t groups, bool allow_tf32,
                                                          bool allow_winograd) {
-  const Conv2dShape shape = conv2d_shape(sizes_of(input), weight_size, stride, padding, dilation, groups);
-  check_grad(grad, shape);
-  check_same_dtype(grad, "grad", input, "input");
-  check_same_device(grad, "grad", input, "input");
+  const Conv2dWeightGradient pass =
+      checked_weight_gradient(grad, input, weight_size, stride, padding, dilation, groups, check_same_device);
   const CudaScope scope(grad);
-  const bool last = is_channels_last(grad) || is_channels_last(input);
-  const Tensor grad_weight = empty(grad, weight_size), grad_bias = empty(grad, {shape.k});
-  const Tensor g = contiguous_as(grad, last), x = contiguous_as(input, last);
   dispatch_cuda_floating(grad, "grad", [&](auto tag) {
     using T = typename decltype(tag)::type;
-    const Conv2dRequest request{
-        shape,          Conv2dPass::backward_weight,    conv2d_dtype<T>(), last, allow_tf32,
-        allow_winograd, device::current_device_limits()};
-    conv2d_weight_gradient<T>(request, g, x, {}, grad_weight, grad_bias, scope.stream());
+    const auto request = conv2d_request<T>(pass.shape, Conv2dPass::backward_weight, pass.channels_last,
+                                           allow_tf32, allow_winograd);
+    conv2d_weight_gradient<T>(request, pass, pass.input, {}, scope.stream());
   });
-  return {grad_weight, grad_bias};
+  return {pass.grad_weight, pass.grad_bias};
 }
 
-#define CNNEXT_INSTANTIATE_PASSES(T)                                                                \
-  template void conv2d_gather<T>(const Conv2dRequest&, const Tensor&, const Tensor&,                \
-                                 const Conv2dPrologue<T>&, const Conv2dEpilogue<T>&, const Tensor&, \
-                                 cudaStream_t, Conv2dMoments*);                                     \
-  template void conv2d_weight_gradient<T>(const Conv2dRequest&, const Tensor&, const Tensor&,       \
-                                          const Conv2dPrologue<T>&, const Tensor&, const Tensor&,   \
-                                          cudaStream_t);
+#define CNNEXT_INSTANTIATE_PASSES(T)                                                                        \
+  template void conv2d_gather<T>(const Conv2dRequest&, const Tensor&, const Tensor&,                        \
+                                 const Conv2dPrologue<T>&, const Conv2dEpilogue<T>&, const Tensor&,         \
+                                 cudaStream_t, Conv2dMoments*);                                             \
+  template void conv2d_weight_gradient<T>(const Conv2dRequest&, const Conv2dWeightGradient&, const Tensor&, \
+                                          const Conv2dPrologue<T>&, cudaStream_t);
 CNNEXT_INSTANTIATE_PASSES(float)
 CNNEXT_INSTANTIATE_PASSES(double)
 CNNEXT_INSTANTIATE_PASSES(__half)

@@ -16,6 +16,18 @@ constexpr Conv2dDtype conv2d_dtype() {
   return std::is_same_v<T, __half> ? Conv2dDtype::float16 : Conv2dDtype::bfloat16;
 }
 
+template <class T>
+Conv2dRequest conv2d_request(const Conv2dShape& shape, Conv2dPass pass, bool channels_last, bool allow_tf32,
+                             bool allow_winograd) {
+  return {shape,
+          pass,
+          conv2d_dtype<T>(),
+          channels_last,
+          allow_tf32,
+          allow_winograd,
+          device::current_device_limits()};
+}
+
 // A forward convolution's arguments, checked.
 struct Convolution {
   const Tensor& input;
@@ -26,13 +38,7 @@ struct Convolution {
 
   template <class T>
   Conv2dRequest request(bool allow_tf32, bool allow_winograd) const {
-    return {shape,
-            Conv2dPass::forward,
-            conv2d_dtype<T>(),
-            channels_last,
-            allow_tf32,
-            allow_winograd,
-            device::current_device_limits()};
+    return conv2d_request<T>(shape, Conv2dPass::forward, channels_last, allow_tf32, allow_winograd);
   }
 };
 
@@ -41,13 +47,7 @@ inline Convolution checked_convolution(const Tensor& input, const Tensor& weight
                                        const Sizes& padding, const Sizes& dilation, int64_t groups) {
   const Conv2dShape shape =
       conv2d_shape(sizes_of(input), sizes_of(weight), stride, padding, dilation, groups);
-  check_same_dtype(input, "input", weight, "weight");
-  check_same_device(input, "input", weight, "weight");
-  if (bias) {
-    check_shape(*bias, "bias", {shape.k});
-    check_same_dtype(input, "input", *bias, "bias");
-    check_same_device(input, "input", *bias, "bias");
-  }
+  check_weight_and_bias(input, weight, bias, shape, check_same_device);
   return {input, shape, is_channels_last(input) || is_channels_last(weight)};
 }
 
@@ -68,9 +68,9 @@ void conv2d_gather(const Conv2dRequest& request, const Tensor& source, const Ten
                    const Conv2dPrologue<T>& prologue, const Conv2dEpilogue<T>& epilogue,
                    const Tensor& destination, cudaStream_t stream, Conv2dMoments* moments = nullptr);
 
+// `input`: that of the pass, or what a prologue made of it beforehand.
 template <class T>
-void conv2d_weight_gradient(const Conv2dRequest& request, const Tensor& grad, const Tensor& input,
-                            const Conv2dPrologue<T>& prologue, const Tensor& grad_weight,
-                            const Tensor& grad_bias, cudaStream_t stream);
+void conv2d_weight_gradient(const Conv2dRequest& request, const Conv2dWeightGradient& pass,
+                            const Tensor& input, const Conv2dPrologue<T>& prologue, cudaStream_t stream);
 
 }  // namespace cnnext

@@ -15,22 +15,6 @@ Optional dense(const Optional& tensor, bool channels_last) {
   return tensor ? Optional(contiguous_as(*tensor, channels_last)) : std::nullopt;
 }
 
-// The norm in front of a convolution, as the ops take it.
-struct Norm {
-  const Optional &mean, &var, &weight, &bias;
-  double eps;
-
-  void check_for(const Tensor& input) const {
-    check(mean.has_value() == var.has_value(), "expected `in_mean` and `in_var` both or neither");
-    check(mean || (!weight && !bias),
-          "expected `in_mean` and `in_var` where there is an `in_weight` or an `in_bias`");
-    if (!mean) return;
-    check_batch_norm_eps(eps, true);
-    check_batch_norm_parameters(input, {{"in_mean", mean}, {"in_var", var}}, check_same_device);
-    check_batch_norm_parameters(input, {{"in_weight", weight}, {"in_bias", bias}}, check_same_device);
-  }
-};
-
 // What a convolution reads, and as what: x with a prologue that normalises it on the way, or, for an
 // algorithm that cannot, relu(batch_norm(x)) in memory.
 template <class T>
@@ -41,7 +25,8 @@ struct Source {
 
 // x is dense in the request's layout.
 template <class T>
-Source<T> source_of(const Conv2dRequest& request, const Tensor& x, const Norm& norm, cudaStream_t stream) {
+Source<T> source_of(const Conv2dRequest& request, const Tensor& x, const InputNorm& norm,
+                    cudaStream_t stream) {
   using C = compute_t<T>;
   if (!norm.mean || x.numel() == 0) return {x, {}, {}};
   const Tensor workspace = channel_values(x, 3 * x.size(1));
@@ -98,8 +83,8 @@ Statistics conv2d_statistics(const Tensor& input, const Tensor& weight, const Op
                              const Sizes& padding, const Sizes& dilation, int64_t groups, bool allow_tf32,
                              bool allow_winograd) {
   const Convolution conv = checked_convolution(input, weight, bias, stride, padding, dilation, groups);
-  const Norm norm{in_mean, in_var, in_weight, in_bias, in_eps};
-  norm.check_for(input);
+  const InputNorm norm{in_mean, in_var, in_weight, in_bias, in_eps};
+  norm.check_for(input, check_same_device);
   const CudaScope scope(input);
   const bool last = conv.channels_last;
   const Tensor output = conv.empty_output();
@@ -142,27 +127,20 @@ std::tuple<Tensor, Tensor> conv2d_backward_weight_prologue(const Tensor& grad, c
                                                            const Sizes& stride, const Sizes& padding,
                                                            const Sizes& dilation, int64_t groups,
                                                            bool allow_tf32, bool allow_winograd) {
-  const Conv2dShape shape = conv2d_shape(sizes_of(input), weight_size, stride, padding, dilation, groups);
-  check_grad(grad, shape);
-  check_same_dtype(grad, "grad", input, "input");
-  check_same_device(grad, "grad", input, "input");
+  const Conv2dWeightGradient pass =
+      checked_weight_gradient(grad, input, weight_size, stride, padding, dilation, groups, check_same_device);
   const Optional mean(in_mean), var(in_var);
-  const Norm norm{mean, var, in_weight, in_bias, in_eps};
-  norm.check_for(input);
+  const InputNorm norm{mean, var, in_weight, in_bias, in_eps};
+  norm.check_for(input, check_same_device);
   const CudaScope scope(grad);
-  const bool last = is_channels_last(grad) || is_channels_last(input);
-  const Tensor grad_weight = empty(grad, weight_size), grad_bias = empty(grad, {shape.k});
-  const Tensor g = contiguous_as(grad, last), x = contiguous_as(input, last);
   dispatch_cuda_floating(grad, "grad", [&](auto tag) {
     using T = typename decltype(tag)::type;
-    const Conv2dRequest request{
-        shape,          Conv2dPass::backward_weight,    conv2d_dtype<T>(), last, allow_tf32,
-        allow_winograd, device::current_device_limits()};
-    const Source<T> source = source_of<T>(request, x, norm, scope.stream());
-    conv2d_weight_gradient<T>(request, g, source.values, source.prologue, grad_weight, grad_bias,
-                              scope.stream());
+    const auto request = conv2d_request<T>(pass.shape, Conv2dPass::backward_weight, pass.channels_last,
+                                           allow_tf32, allow_winograd);
+    const Source<T> source = source_of<T>(request, pass.input, norm, scope.stream());
+    conv2d_weight_gradient<T>(request, pass, source.values, source.prologue, scope.stream());
   });
-  return {grad_weight, grad_bias};
+  return {pass.grad_weight, pass.grad_bias};
 }
 
 }  // namespace

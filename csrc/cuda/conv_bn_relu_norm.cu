@@ -116,18 +116,17 @@ class Gradient {
   double eps_;
 };
 
+using Sums = std::tuple<Tensor, Tensor>;
 using Backward = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
-Backward batch_norm_relu_backward(const Tensor& grad, const Tensor& input, const Tensor& mean,
-                                  const Tensor& var, const Optional& weight, const Optional& bias,
-                                  const Optional& output, bool relu, double eps) {
-  const Gradient gradient(grad, input, mean, var, weight, bias, output, relu, eps);
+// sum and sum_normal of every channel, which run(tag, call, gate, sum, sum_normal, coefficients) writes.
+template <class Run>
+Sums channel_sums(const Gradient& gradient, const Tensor& input, const Run& run) {
   const CudaScope scope(input);
   const int64_t c = input.size(1);
   Tensor sum = channel_values(input, c), sum_normal = channel_values(input, c);
   dispatch_cuda_floating(input, "input", [&](auto tag) {
     using T = typename decltype(tag)::type;
-    using C = compute_t<T>;
     if (input.numel() == 0) {
       torch::stable::zero_(sum);
       torch::stable::zero_(sum_normal);
@@ -137,34 +136,28 @@ Backward batch_norm_relu_backward(const Tensor& grad, const Tensor& input, const
     const BatchNormCall call = gradient.call(scope.stream());
     const BatchNormGate<T> gate = gradient.gate<T>(call, memory);
     const Tensor workspace = channel_values(input, 4 * c);
-    gradient.whole<T>(call, gate, sum, sum_normal, mutable_data<C>(workspace));
+    run(tag, call, gate, sum, sum_normal, mutable_data<compute_t<T>>(workspace));
+  });
+  return {sum, sum_normal};
+}
+
+Backward batch_norm_relu_backward(const Tensor& grad, const Tensor& input, const Tensor& mean,
+                                  const Tensor& var, const Optional& weight, const Optional& bias,
+                                  const Optional& output, bool relu, double eps) {
+  const Gradient gradient(grad, input, mean, var, weight, bias, output, relu, eps);
+  const auto [sum, sum_normal] = channel_sums(gradient, input, [&](auto tag, const auto&... arguments) {
+    gradient.whole<typename decltype(tag)::type>(arguments...);
   });
   return {gradient.grad_input(), gradient.grad_residual(), sum_normal, sum};
 }
 
-std::tuple<Tensor, Tensor> batch_norm_relu_backward_sums(const Tensor& grad, const Tensor& input,
-                                                         const Tensor& mean, const Tensor& var,
-                                                         const Optional& weight, const Optional& bias,
-                                                         const Optional& output, bool relu, double eps) {
+Sums batch_norm_relu_backward_sums(const Tensor& grad, const Tensor& input, const Tensor& mean,
+                                   const Tensor& var, const Optional& weight, const Optional& bias,
+                                   const Optional& output, bool relu, double eps) {
   const Gradient gradient(grad, input, mean, var, weight, bias, output, relu, eps);
-  const CudaScope scope(input);
-  const int64_t c = input.size(1);
-  Tensor sum = channel_values(input, c), sum_normal = channel_values(input, c);
-  dispatch_cuda_floating(input, "input", [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    using C = compute_t<T>;
-    if (input.numel() == 0) {
-      torch::stable::zero_(sum);
-      torch::stable::zero_(sum_normal);
-      return;
-    }
-    Tensor memory;
-    const BatchNormCall call = gradient.call(scope.stream());
-    const Tensor workspace = channel_values(input, 4 * c);
-    gradient.sums<T>(call, gradient.gate<T>(call, memory), sum, sum_normal, mutable_data<C>(workspace),
-                     nullptr);
+  return channel_sums(gradient, input, [&](auto tag, const auto&... arguments) {
+    gradient.sums<typename decltype(tag)::type>(arguments..., nullptr);
   });
-  return {sum, sum_normal};
 }
 
 std::tuple<Tensor, Tensor> batch_norm_relu_backward_apply(const Tensor& grad, const Tensor& input,

@@ -77,6 +77,11 @@ inline void check_same_dtype(const Tensor& tensor, const char* name, const Tenso
         "` of one dtype, but got ", toString(tensor.scalar_type()), " and ", toString(other.scalar_type()));
 }
 
+// The check_device of the shared checks for kernels on the CPU; CUDA's is in cuda/context.h.
+inline void check_on_cpu(const Tensor& tensor, const char* name, const Tensor&, const char* other_name) {
+  check(tensor.is_cpu(), "expected `", name, "` on the CPU, as `", other_name, "` is");
+}
+
 inline void check_pair(const Sizes& pair, const char* name, int64_t at_least) {
   if (pair.size() == 2 && pair[0] >= at_least && pair[1] >= at_least) return;
   check(false, "expected `", name, "` to be two integers of at least ", at_least, ", but got ",

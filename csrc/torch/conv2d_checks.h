@@ -36,8 +36,48 @@ inline Conv2dShape conv2d_shape(const Sizes& input, const Sizes& weight, const S
           out(1),   stride[0], stride[1], padding[0], padding[1], dilation[0], dilation[1], groups};
 }
 
-inline void check_grad(const Tensor& grad, const Conv2dShape& shape) {
+// check_device(tensor, name, other, other_name): whether the kernels reach `tensor`.
+template <typename CheckDevice>
+void check_weight_and_bias(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
+                           const Conv2dShape& shape, const CheckDevice& check_device) {
+  check_same_dtype(input, "input", weight, "weight");
+  check_device(weight, "weight", input, "input");
+  if (!bias) return;
+  check_shape(*bias, "bias", {shape.k});
+  check_same_dtype(input, "input", *bias, "bias");
+  check_device(*bias, "bias", input, "input");
+}
+
+// `other`: what the gradient meets in a backward pass.
+template <typename CheckDevice>
+void check_grad(const Tensor& grad, const Conv2dShape& shape, const Tensor& other, const char* name,
+                const CheckDevice& check_device) {
   check_shape(grad, "grad", {shape.n, shape.k, shape.p, shape.q});
+  check_same_dtype(grad, "grad", other, name);
+  check_device(grad, "grad", other, name);
+}
+
+// The arguments of a weight gradient, checked and dense in one layout, and its results, unwritten.
+struct Conv2dWeightGradient {
+  Conv2dShape shape;
+  bool channels_last;
+  Tensor grad, input, grad_weight, grad_bias;
+};
+
+template <typename CheckDevice>
+Conv2dWeightGradient checked_weight_gradient(const Tensor& grad, const Tensor& input,
+                                             const Sizes& weight_size, const Sizes& stride,
+                                             const Sizes& padding, const Sizes& dilation, int64_t groups,
+                                             const CheckDevice& check_device) {
+  const Conv2dShape shape = conv2d_shape(sizes_of(input), weight_size, stride, padding, dilation, groups);
+  check_grad(grad, shape, input, "input", check_device);
+  const bool last = is_channels_last(grad) || is_channels_last(input);
+  return {shape,
+          last,
+          contiguous_as(grad, last),
+          contiguous_as(input, last),
+          empty(grad, weight_size),
+          empty(grad, {shape.k})};
 }
 
 }  // namespace cnnext

@@ -25,4 +25,21 @@ void check_like_input(const std::optional<Tensor>& tensor, const char* name, con
   check_device(*tensor, name, input, "input");
 }
 
+// The norm in front of a convolution, as the ops take it.
+struct InputNorm {
+  const std::optional<Tensor>&mean, &var, &weight, &bias;
+  double eps;
+
+  template <typename CheckDevice>
+  void check_for(const Tensor& input, const CheckDevice& check_device) const {
+    check(mean.has_value() == var.has_value(), "expected `in_mean` and `in_var` both or neither");
+    check(mean || (!weight && !bias),
+          "expected `in_mean` and `in_var` where there is an `in_weight` or an `in_bias`");
+    if (!mean) return;
+    check_batch_norm_eps(eps, true);
+    check_batch_norm_parameters(input, {{"in_mean", mean}, {"in_var", var}}, check_device);
+    check_batch_norm_parameters(input, {{"in_weight", weight}, {"in_bias", bias}}, check_device);
+  }
+};
+
 }  // namespace cnnext
