@@ -75,11 +75,7 @@ def _pool_cases(dtype: torch.dtype, last: bool, tf32: bool) -> Cases:
     if tf32:
         return
     image, size = _meta(8, 64, 56, 56, dtype=dtype, last=last), (8, 64, 56, 56)
-    for name, kernel, stride, pad, out in (
-        ("2x2", 2, 2, 0, 28),
-        ("3x3 stride 2", 3, 2, 1, 28),
-        ("17x17", 17, 1, 8, 56),
-    ):
+    for name, kernel, stride, pad, out in POOLS:
         grad = _meta(8, 64, out, out, dtype=dtype, last=last)
         tap = _meta(8, 64, out, out, dtype=torch.uint8 if kernel < 17 else torch.int32, last=last)
         window = ((kernel, kernel), (stride, stride), (pad, pad))
