@@ -4,6 +4,8 @@ A kind of call is an op, the shapes of its tensors (the batch up to the next pow
 its other arguments, and which tensors need a gradient: a call that will be differentiated is measured with its backward
 pass. The first such call runs every candidate in turns on copies of its tensors, and the winner goes into a file of the
 cache folder, which is one for the device, the number of threads, and the versions of torch and of our kernels.
+Within a process what was chosen holds for every later call that has the same arguments, input and shape of the weight:
+to look at more (whether there is a bias, say) would cost each call more than it could gain.
 
 Nothing is measured where that would disturb or could not be repeated: under ``torch.compile``, while a CUDA graph is
 captured, under ``torch.func`` transforms, dispatch modes and tracing, and for tensors that have no data of their own.
@@ -45,7 +47,7 @@ class _Thread(threading.local):
 
 
 _thread = _Thread()
-_chosen: dict[Key, Backend] = {}
+_chosen: dict[Key, Backend] = {}  # by the short key of choose()
 _tables: dict[Path, Choices] = {}
 _lock = threading.Lock()
 _deterministic, _grad, _threads = torch._C._get_deterministic_algorithms, torch.is_grad_enabled, torch.get_num_threads
@@ -62,7 +64,15 @@ def choose(op: str, input: torch.Tensor, function: Callable[..., Any], tensors: 
         return forced
     if _deterministic():
         return first(op, input)
-    key = _key(op, _threads(), input, tensors, others)
+    grad, weight = _grad(), tensors[0] if tensors else None
+    # As few looks at tensors as tell most calls apart: after a kernel has swept the caches each costs half a µs.
+    key: Key = (op, _threads(), others, input.shape, input.stride(), input.dtype) + (
+        (input.device, grad and input.requires_grad)
+        if weight is None
+        else (input.device, grad and input.requires_grad, weight.shape, grad and weight.requires_grad)
+    )
+    if HAS_CUDA and input.is_cuda:
+        key += _shortcuts()
     try:
         return _chosen[key]
     except KeyError:
@@ -71,8 +81,13 @@ def choose(op: str, input: torch.Tensor, function: Callable[..., Any], tensors: 
         return choose(op, input, function, tensors, tuple(tuple(x) if isinstance(x, list) else x for x in others))
 
 
+def _shortcuts() -> Key:
+    """What makes a GPU take numbers or algorithms of another speed."""
+    return torch._C._get_cudnn_allow_tf32(), torch._C._get_cudnn_benchmark()
+
+
 def _key(op: str, threads: int, input: torch.Tensor, tensors: Tensors, others: Key) -> Key:
-    """All that a choice depends on, at the least cost, for this runs in every call.
+    """All that a choice depends on.
 
     Of the tensors after the second only whether they are there and need a gradient: the first two settle the rest.
     """
@@ -90,9 +105,7 @@ def _key(op: str, threads: int, input: torch.Tensor, tensors: Tensors, others: K
             key += (one.shape, one.stride(), one.dtype, grad and one.requires_grad)
         else:
             key += GRAD if grad and one.requires_grad else TENSOR
-    if HAS_CUDA and input.is_cuda:  # numbers and algorithms of other speed
-        key += (torch._C._get_cudnn_allow_tf32(), torch._C._get_cudnn_benchmark())
-    return key
+    return key + _shortcuts() if HAS_CUDA and input.is_cuda else key
 
 
 def _choose_in_a_trace(op: str, input: torch.Tensor, tensors: Tensors, others: Key) -> Backend:
@@ -111,19 +124,19 @@ def _threads_in_a_trace() -> int:
 
 @constant_when_compiled
 def _known(key: Key) -> str | None:
-    """The name of the backend that was chosen before, in this process or another."""
-    found = _chosen.get(key)
-    return found.name if found is not None else _table(key).get(bucket(key))
+    """The name of the backend that was measured before, in this process or another."""
+    return _table(key).get(bucket(key))
 
 
 def _choose(
-    key: Key, op: str, input: torch.Tensor, function: Callable[..., Any], tensors: Tensors, others: Key
+    short_key: Key, op: str, input: torch.Tensor, function: Callable[..., Any], tensors: Tensors, others: Key
 ) -> Backend:
     """The choice for a call that this process has not seen."""
     able = candidates(op, input)
     if len(able) < 2 or input.numel() == 0:
-        _chosen[key] = first(op, input)
-        return _chosen[key]
+        _chosen[short_key] = first(op, input)
+        return _chosen[short_key]
+    key = _key(op, _threads(), input, tensors, others)
     with _lock:
         kind, table = bucket(key), _table(key)
         name = table.get(kind)
@@ -137,7 +150,7 @@ def _choose(
             backend = get(min(times, key=lambda one: times[one]))
             measured.append((kind, times))
             table.remember(kind, backend.name)
-    _chosen[key] = backend
+    _chosen[short_key] = backend
     return backend
 
 

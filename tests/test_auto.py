@@ -97,6 +97,23 @@ def test_what_shares_a_choice(kind, winner):
     assert len(calls) == 1 + anew
 
 
+WEIGHTS = {
+    "other values": (False, lambda weight: weight + 1),
+    "other filters": (True, lambda weight: torch.cat([weight, weight])),
+    "that learns": (True, lambda weight: weight.clone().requires_grad_()),
+}
+
+
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_a_weight(kind, winner):
+    calls = winner("cpu")
+    x, weight = make_tensor((2, 4, 8, 8)), make_tensor((3, 4, 3, 3), seed=1)
+    F.conv2d(x, weight)
+    anew, change = WEIGHTS[kind]
+    F.conv2d(x, change(weight))
+    assert len(calls) == 1 + anew
+
+
 def test_other_arguments_and_threads_are_measured_anew(winner):
     calls = winner("cpu")
     x = make_tensor((8, 4, 8, 8))

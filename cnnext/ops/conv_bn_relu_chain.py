@@ -89,7 +89,7 @@ def _choose(
         (tuple(stage.weight.shape), stage.norm, stage.training, *geometry)
         for stage, geometry in zip(stages, geometries, strict=True)
     ]
-    return choose("conv2d", input, again, (*tensors, residual), ("chain", relu, *kinds))
+    return choose("conv2d", input, again, (*tensors, residual), ("chain", relu, residual is None, *kinds))
 
 
 def _run_stage(backend: Backend, link: _Link, stage: ConvBN, geometry: Geometry) -> _Link:
