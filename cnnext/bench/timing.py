@@ -10,6 +10,7 @@ ratios of samples of the same round.
 from __future__ import annotations
 
 import os
+import random
 import statistics
 import sys
 import time
@@ -84,7 +85,9 @@ def ratio(ours: Measured, peer: Measured) -> Spread:
 def take_turns(
     contenders: Mapping[str, Contender], device: torch.device, seconds: float, least: int = LEAST_ROUNDS
 ) -> dict[str, Measured]:
-    """Time every contender, in rounds in which each has one turn.
+    """Time every contender, in rounds in which each has one turn, in an order that is drawn anew.
+
+    Who ran before leaves its mark on the caches and the clock, and must not be the same one each time.
 
     Args:
         contenders: by name.
@@ -97,13 +100,13 @@ def take_turns(
     for name, one in contenders.items():
         with one.active():
             turn.warm_up(name, one.run)
-    names = list(contenders)
+    names, order = list(contenders), random.Random(0)
     start = time.perf_counter()
     for number in range(MOST_ROUNDS):
         if number >= least and time.perf_counter() - start > seconds:
             break
-        for i in range(len(names)):  # each goes first once
-            name = names[(i + number) % len(names)]
+        order.shuffle(names)
+        for name in names:
             with contenders[name].active():
                 turn.take(name, contenders[name].run, taken[name])
     return taken
