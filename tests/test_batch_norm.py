@@ -215,7 +215,8 @@ def test_derivatives_of_every_order(shape, training, channels_last, backend):
     x = make_tensor(shape, torch.float64, channels_last=channels_last, requires_grad=True)
     running_mean, running_var, weight, bias = make_parameters(shape[1], torch.float64)
     run = of_differentiable(F.batch_norm, (running_mean, running_var))
-    for tensors in ((x, weight.requires_grad_(), bias.requires_grad_()), (x, None, None)):
+    weight, bias = weight.requires_grad_(), bias.requires_grad_()
+    for tensors in ((x, weight, bias), (x, None, None), (x.detach(), weight, bias)):
         assert torch.autograd.gradcheck(lambda *t: run(*t, training=training), tensors)
         assert torch.autograd.gradgradcheck(lambda *t: run(*t, training=training), tensors)
 

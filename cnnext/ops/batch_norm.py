@@ -191,7 +191,12 @@ def _backward(ops: Any, ctx: Any, grad: torch.Tensor | None, *_: Any) -> tuple[A
     if not (ctx.training or any(ctx.needs_input_grad[1:3])):  # a linear function of input: one pass, and no sums
         grad = grad.contiguous(memory_format=memory_format(is_channels_last(input)))
         return (ops.batch_norm(grad, weight, None, torch.zeros_like(mean), var, False, ctx.eps)[0], *(None,) * 6)
-    gradients = ops.batch_norm_backward(grad, input, weight, mean, var, ctx.training, ctx.eps)
+    if ctx.training and not ctx.needs_input_grad[0]:
+        norm = (mean, var, None, None, None, False, ctx.eps)
+        grad_bias, grad_weight = ops.batch_norm_relu_backward_sums(grad, input, *norm)
+        gradients = None, grad_weight, grad_bias
+    else:
+        gradients = ops.batch_norm_backward(grad, input, weight, mean, var, ctx.training, ctx.eps)
     parameters = [
         values.to(dtype) if wanted else None
         for values, dtype, wanted in zip(gradients[1:], ctx.dtypes, ctx.needs_input_grad[1:3], strict=True)
