@@ -194,9 +194,15 @@ class Run:
         setting = Setting(
             self.plan.backends, self.plan.device, self.plan.layouts, self.plan.compiled, self.results["roof"]
         )
+        known: dict[tuple[LayerCase, str, str], dict[str, Any]] = {}
         for i, (network, case, which, dtype) in enumerate(jobs):
             text = f"{case.name} {which} {dtype}"
             self._on_row(text)
+            kind = replace(case, name="", count=1), which, dtype
+            if kind in known:  # another network has such a layer, too
+                row = {**known[kind], "network": network, "layer": case.name, "count": case.count}
+                self.results["layers"].append(row)
+                continue
             left = self._end - time.perf_counter()
             if left <= 0:
                 self.results["left_out"].append(text)
@@ -204,7 +210,7 @@ class Run:
             seconds = min(MOST_SECONDS["layers"], 0.5 * left / (len(jobs) - i))
             with _tf32(dtype == "tf32"):
                 row = measure_layer(case, network, which, DTYPES.get(dtype, torch.float32), setting, seconds)
-            row["dtype"] = dtype
+            known[kind] = row = {**row, "dtype": dtype}
             self.results["layers"].append(row)
 
 
