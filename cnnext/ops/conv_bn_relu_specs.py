@@ -136,15 +136,17 @@ def _residual_save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 def _residual_backward(ops: Any, ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
     input, weight, output = ctx.saved_tensors
     if ctx.relu:
-        grad = torch.where(output <= 0, 0, grad)
+        grad = torch.ops.aten.threshold_backward(grad, output, 0)
     wants_input, wants_weight, wants_bias, wants_residual = ctx.needs_input_grad[:4]
     grad_input = grad_weight = grad_bias = None
     if wants_input:
         grad_input = ops.conv2d_backward_input(grad, weight, input.shape, *ctx.geometry)
     if wants_weight:
         grad_weight, _ = ops.conv2d_backward_weight(grad, input, weight.shape, *ctx.geometry)
-    if wants_bias:  # of a norm too, whose own backward pass sums in float64
-        grad_bias = grad.sum((0, 2, 3), dtype=torch.float64).to(grad.dtype)
+    if wants_bias:  # of a norm too: summed as exactly as in its own backward pass
+        zeros = grad.new_zeros(weight.shape[:1], dtype=statistics_dtype(grad))
+        sums = ops.batch_norm_relu_backward_sums(grad, grad, zeros, zeros, None, None, None, False, 1.0)
+        grad_bias = sums[0].to(grad.dtype)
     return (
         grad_input,
         grad_weight,
