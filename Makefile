@@ -48,7 +48,8 @@ format: $(VENV)/.installed-dev  ## put every file into the style that lint asks 
 build: $(VENV)/.installed  ## compile what changed in the C++ sources
 	cd cnnext && $(abspath $(BIN))/python -m _build
 
-wheel: $(VENV)/.installed  ## make a wheel with code for every GPU architecture, in dist/
+wheel: $(VENV)/.installed  ## make a wheel with code for every GPU architecture, in dist/; it fails without nvcc
+	CNNEXT_CUDA=$${CNNEXT_CUDA:-1} \
 	TORCH_CUDA_ARCH_LIST="$$(cd cnnext && $(abspath $(BIN))/python -c 'from _build.architectures import WHEEL; print(WHEEL)')" \
 	$(BIN)/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist .
 

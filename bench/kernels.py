@@ -34,8 +34,9 @@ that can reach them. Those that cannot:
   of an sm_80 busy for 8 cycles, in which a warp scheduler issues 8 instructions: shares above 0.13 can saturate them.)
 - HMMA where values are gathered one by one (`false`): NCHW, or channels that are no multiple of 16 bytes. Eight loads,
   tests and packings take the place of one copy.
-- FFMA in tiles of 64x64 and below, copied value by value (`(Load)0` or `false`): a thread copies 12 to 16 values for
-  256 to 512 FFMA, at up to ten instructions each: the table, two comparisons, an address of two words, load, store.
+- FFMA in tiles of 64x64 and below, and of 128x64 in the weight gradient, copied value by value (`(Load)0`, `(Load)1`):
+  a thread copies 12 to 16 values for 256 to 512 FFMA, at up to ten instructions each: the table, two comparisons, an
+  address of two words, load, store.
 - Kernels with a prologue (the last `true` of an implicit GEMM), which also normalise what they copy."""
 RATIOS = {
     "load sectors": ("global_load_sectors", "global_load_ideal_sectors"),

@@ -28,6 +28,8 @@ TILES = [
     ("64x64x16", torch.float16),
     ("64x64x16", torch.bfloat16),
 ]
+ALONG_K = ("64x32", "64x64 float64")
+"""Tiles of few sums for a thread, which copy channels that fill no vector along gemm_k."""
 GATHER, WEIGHT, REDUCE = (
     "conv2d_gather_implicit_gemm_kernel",
     "conv2d_backward_weight_implicit_gemm_kernel",
@@ -61,10 +63,12 @@ def layer(n, c, h, w, k, kernel, dtype=torch.float32, channels_last=False, group
 @pytest.mark.parametrize(("tile", "dtype"), TILES, ids=str)
 def test_every_tile_runs_with_every_way_to_copy(tile, dtype, emulator, monkeypatch):
     monkeypatch.setenv("CNNEXT_CONV2D", f"implicit_gemm:{tile}")
-    for channels_last in (False, True):
-        check(*layer(2, 16, 7, 6, 40, 3, dtype, channels_last), padding=1)
+    for c, channels_last in ((16, False), (16, True), (15, True)):
+        check(*layer(2, c, 7, 6, 40, 3, dtype, channels_last), padding=1)
     ways = {f"{GATHER} {tile} {way}" for way in ("scalar scalar", "vector_k vector_k", "vector_k vector_extent")}
-    ways |= {f"{WEIGHT} {tile} {way}" for way in ("scalar", "vector")}
+    if tile in ALONG_K:
+        ways.add(f"{GATHER} {tile} scalar_k scalar")
+    ways |= {f"{WEIGHT} {tile} {way}" for way in ("scalar", "scalar_k", "vector_extent")}
     assert set(emulator.counters()) == {*ways, REDUCE}
 
 
@@ -75,8 +79,8 @@ def test_no_kernel_is_left_out():
     kernels = set(re.findall(symbol, emulated.library("fast").read_bytes()))
     variants = Counter(name.decode() for name, _ in kernels)
     assert variants == {
-        GATHER: (3 + 2) * len(TILES),
-        WEIGHT: (2 + 2) * len(TILES),
+        GATHER: (3 + 2) * len(TILES) + 2 * len(ALONG_K),
+        WEIGHT: (3 + 3) * len(TILES),
         "conv2d_gather_direct_nchw_kernel": 4,
         "conv2d_gather_direct_nhwc_kernel": 4,
         "conv2d_backward_weight_direct_kernel": 2 * 4,
@@ -136,7 +140,7 @@ def test_unaligned_tensors_are_copied_value_by_value(emulator):
     buffer = torch.empty(x.numel() + 1)[1:]
     shifted = buffer.as_strided(x.shape, x.stride()).copy_(x)
     check(shifted, weight, None, padding=1)
-    assert any(name.endswith("scalar scalar") for name in emulator.counters())
+    assert any(name.endswith("scalar_k scalar") for name in emulator.counters())
 
 
 def cut(case, largest=14):

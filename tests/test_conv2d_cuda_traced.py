@@ -87,6 +87,16 @@ def test_main_loop_wastes_no_wavefronts(tile, traced, monkeypatch):
             assert ratio(counters, SHARED) <= WAVEFRONTS_ALLOWED, kernel
 
 
+def test_channels_that_fill_no_vector_are_read_along_them(traced):
+    """Six channels: a tile's row of eight values begins anywhere in a sector, and so has parts of two."""
+    run(cases.Conv2dCase("LeNet 2", (1, 6, 14, 14), 16, 5), torch.float32, channels_last=True)
+    gemms = {kernel: counters for kernel, counters in traced.counters().items() if "implicit_gemm" in kernel}
+    assert len(gemms) == 2  # forward, and the weight's gradient
+    for kernel, counters in gemms.items():
+        assert ratio(counters, GLOBAL, ("load",)) <= 1.4, kernel  # with lanes along the pixels 3 to 5
+        assert ratio(counters, SHARED) <= WAVEFRONTS_ALLOWED, kernel
+
+
 def test_depthwise_wastes_no_sectors(traced):
     run(cases.Conv2dCase("", (1, 64, 14, 14), 64, 3, padding=1, groups=64), torch.float32, channels_last=True)
     for kernel, counters in traced.counters().items():

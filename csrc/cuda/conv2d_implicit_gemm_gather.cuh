@@ -141,6 +141,40 @@ struct SourceCopy<Config, T, Load::scalar> : ScalarCopy<Config, T, Config::kTile
   }
 };
 
+// Lanes along gemm_k: in NHWC the channels of a row of taps lie side by side.
+template <class Config, class T>
+struct SourceCopy<Config, T, Load::scalar_k> : ScalarCopy<Config, T, Config::kTileM, true> {
+  SourcePixel<T> place[ScalarCopy<Config, T, Config::kTileM, true>::kCount];
+  uint32_t inside = 0;  // bit i: value i was read
+
+  CNNEXT_DEVICE SourceCopy(const GatherProblem& problem, const GemmAxis& rows, const GemmAxis& cols,
+                           const T* source, int group, int m0) {
+#pragma unroll
+    for (int i = 0; i < this->kCount; ++i) {
+      place[i].find(problem, rows, cols, source, group, m0 + this->row(i));
+    }
+  }
+  CNNEXT_DEVICE void load(const GatherProblem& problem, const TapEntry* taps) {
+    const TapEntry tap = device::load_vector<4>(taps[this->lane()].values);
+    inside = 0;
+#pragma unroll
+    for (int i = 0; i < this->kCount; ++i) {
+      this->values[i] = device::from_compute<T>(0);
+      if (!place[i].holds(problem, tap)) continue;
+      this->values[i] = place[i].pixel[tap[0]];
+      inside |= 1u << i;
+    }
+  }
+  CNNEXT_DEVICE void activate(const ChannelNorm<compute_t<T>>* norms) {
+    if (inside == 0) return;  // also behind the last step, where there are no norms
+    const ChannelNorm<compute_t<T>> norm = norms[this->lane()];
+#pragma unroll
+    for (int i = 0; i < this->kCount; ++i) {
+      if ((inside >> i & 1) != 0) this->values[i] = norm.activated(this->values[i]);
+    }
+  }
+};
+
 // NHWC: 16 bytes of channels, two lanes a pixel, so that a pixel's sector is read whole.
 template <class Config, class T>
 struct SourceCopy<Config, T, Load::vector_k> : VectorCopy<Config, T, Config::kTileM, true> {

@@ -50,7 +50,16 @@ inline GatherProblem gather_problem(const Conv2dShape& s, Conv2dPass pass, Conv2
 }
 
 inline const char* load_name(Load load) {
-  return load == Load::scalar ? "scalar" : load == Load::vector_k ? "vector_k" : "vector_extent";
+  switch (load) {
+    case Load::scalar:
+      return "scalar";
+    case Load::scalar_k:
+      return "scalar_k";
+    case Load::vector_k:
+      return "vector_k";
+    default:
+      return "vector_extent";
+  }
 }
 
 template <class T>
@@ -101,6 +110,8 @@ template <class Config, class T>
 void launch_gather_tile(const TileRow& tile, GatherProblem& problem, const GatherCall<T>& call, bool backward,
                         bool weight_channels_last) {
   constexpr int kVector = Config::kChunk;
+  // Larger tiles use a value so often that more instructions for its copy cost more than more sectors.
+  constexpr Load kLastScalar = Config::kThreadM < 8 ? Load::scalar_k : Load::scalar;
   const auto aligned = [](const T* pointer, int values) {
     return pointer == nullptr || reinterpret_cast<uintptr_t>(pointer) % (values * sizeof(T)) == 0;
   };
@@ -113,24 +124,28 @@ void launch_gather_tile(const TileRow& tile, GatherProblem& problem, const Gathe
   if (call.prologue.exists()) {  // forward
     if (vectors)
       return launch_gather_kernel<Config, Load::vector_k, Load::vector_k, true>(tile, problem, call);
+    if (problem.channels_last)
+      return launch_gather_kernel<Config, kLastScalar, Load::scalar, true>(tile, problem, call);
     return launch_gather_kernel<Config, Load::scalar, Load::scalar, true>(tile, problem, call);
   }
   if (vectors && !backward) {
     launch_gather_kernel<Config, Load::vector_k, Load::vector_k, false>(tile, problem, call);
   } else if (vectors && problem.out % kVector == 0) {
     launch_gather_kernel<Config, Load::vector_k, Load::vector_extent, false>(tile, problem, call);
+  } else if (problem.channels_last) {
+    launch_gather_kernel<Config, kLastScalar, Load::scalar, false>(tile, problem, call);
   } else {
     launch_gather_kernel<Config, Load::scalar, Load::scalar, false>(tile, problem, call);
   }
 }
 
-template <class Config, bool kVectors, bool kNormed, class T>
+template <class Config, Load kLoad, bool kNormed, class T>
 void launch_weight_kernel(const TileRow& tile, const Conv2dShape& s, const WeightProblem& problem,
                           const T* grad, const T* x, const Conv2dPrologue<T>& prologue, compute_t<T>* partial,
                           compute_t<T>* partial_bias, cudaStream_t stream) {
   using namespace device;
-  static const std::string name = std::string("conv2d_backward_weight_implicit_gemm_kernel ") + tile.name +
-                                  " " + (kVectors ? "vector" : "scalar");
+  static const std::string name =
+      std::string("conv2d_backward_weight_implicit_gemm_kernel ") + tile.name + " " + load_name(kLoad);
   const dim3 grid(static_cast<unsigned>(ceil_div(problem.group_k, Config::kTileM)),
                   static_cast<unsigned>(ceil_div(problem.gemm_n(), Config::kTileN)),
                   static_cast<unsigned>(problem.groups * problem.splits));
@@ -140,9 +155,8 @@ void launch_weight_kernel(const TileRow& tile, const Conv2dShape& s, const Weigh
        input("center", prologue.center, s.c), input("scale", prologue.scale, s.c),
        input("offset", prologue.offset, s.c), output("partial", partial, problem.splits * s.k * s.gemm_k()),
        output("partial_bias", partial_bias, problem.splits * s.k)},
-      [&] { return conv2d_text(s); },
-      conv2d_backward_weight_implicit_gemm_kernel<Config, T, kVectors, kNormed>, problem, grad, x, prologue,
-      partial, partial_bias);
+      [&] { return conv2d_text(s); }, conv2d_backward_weight_implicit_gemm_kernel<Config, T, kLoad, kNormed>,
+      problem, grad, x, prologue, partial, partial_bias);
 }
 
 inline WeightProblem weight_problem(const Conv2dShape& s, bool channels_last, int splits) {
@@ -173,14 +187,16 @@ void launch_weight_tile(const TileRow& tile, const Conv2dShape& s, bool channels
   const bool vectors = channels_last && problem.group_k % kVector == 0 && problem.group_c % kVector == 0 &&
                        device::can_vectorize<kVector>(grad, kVector) &&
                        device::can_vectorize<kVector>(x, kVector);
-  const auto launch_with = [&](auto by_vectors, auto normed) {
-    launch_weight_kernel<Config, by_vectors.value, normed.value>(tile, s, problem, grad, x, prologue, partial,
-                                                                 partial_bias, stream);
+  const auto launch_with = [&](auto load, auto normed) {
+    launch_weight_kernel<Config, load.value, normed.value>(tile, s, problem, grad, x, prologue, partial,
+                                                           partial_bias, stream);
   };
-  constexpr std::true_type kYes;
-  constexpr std::false_type kNo;
-  if (vectors) return prologue.exists() ? launch_with(kYes, kYes) : launch_with(kYes, kNo);
-  return prologue.exists() ? launch_with(kNo, kYes) : launch_with(kNo, kNo);
+  const auto launch_by = [&](auto load) {
+    prologue.exists() ? launch_with(load, std::true_type{}) : launch_with(load, std::false_type{});
+  };
+  if (vectors) return launch_by(std::integral_constant<Load, Load::vector_extent>{});
+  if (channels_last) return launch_by(std::integral_constant<Load, Load::scalar>{});
+  launch_by(std::integral_constant<Load, Load::scalar_k>{});
 }
 
 // Calls run(Config) with the tile that row `tile` of the chooser's table stands for.

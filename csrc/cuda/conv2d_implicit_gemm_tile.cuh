@@ -102,7 +102,8 @@ struct Accumulators {
 
 // How an operand is copied. Its tile is [kTileK][extent], extent = kTileM or kTileN.
 enum class Load {
-  scalar,        // any strides: a value at a time
+  scalar,        // any strides, a value at a time: neighbouring lanes copy neighbours along the extent
+  scalar_k,      // the same, but along gemm_k: so they lie in an NHWC image whose channels fill no vector
   vector_k,      // gemm_k is contiguous in memory: a vector along it, written to as many rows of the tile
   vector_extent  // the extent is: a vector along it, written to one row of the tile
 };

@@ -57,7 +57,7 @@ CNNEXT_DEVICE void store_partial(const WeightProblem& problem, const Accumulator
 }
 
 // partial [split][group][group_k][gemm_n], partial_bias [split][k]. kNormed: there is a prologue.
-template <class Config, class T, bool kVectors, bool kNormed>
+template <class Config, class T, Load kLoad, bool kNormed>
 __global__ void __launch_bounds__(Config::kThreads, Config::kBlocks)
     conv2d_backward_weight_implicit_gemm_kernel(const WeightProblem problem, const T* grad, const T* x,
                                                 const Conv2dPrologue<T> prologue, compute_t<T>* partial,
@@ -79,13 +79,13 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocks)
       *table.at(kk) = pixel_entry(problem, begin + kk, end);
     }
   };
-  GradCopy<Config, T, kVectors> grad_copy(problem, grad, group, m0);
-  WindowCopy<Config, T, kVectors> window_copy(problem, x, group, n0);
+  GradCopy<Config, T, kLoad> grad_copy(problem, grad, group, m0);
+  WindowCopy<Config, T, kLoad> window_copy(problem, x, group, n0);
   const ThreadPlace<Config> place;
   Accumulators<Config, T> sums;
   CarriedSum<C> bias;
 
-  using Norms = typename WindowCopy<Config, T, kVectors>::Norms;
+  using Norms = typename WindowCopy<Config, T, kLoad>::Norms;
   const auto norms = []() -> Norms& { return device::static_shared<Norms>(); };
   if constexpr (kNormed) norms().fill(problem, prologue, group, n0, Config::kThreads);
   describe_pixels(0);

@@ -69,21 +69,42 @@ struct WeightColumn {
   }
 };
 
-template <class Config, class T, bool kVectors>
+// Both operands are copied in the same way, for gemm_k is that which is contiguous in NCHW, pixels, and the
+// extents are in NHWC: channels, and in a row of taps also the next pixel's.
+template <class Config, class T, Load kLoad>
 struct GradCopy;
 
 // Rows behind the last output channel copy the last: what is made of them is not stored.
+CNNEXT_DEVICE int grad_row(const WeightProblem& problem, int m) {
+  return smaller(m, problem.group_k - 1) * static_cast<int>(problem.grad.c);
+}
+
 template <class Config, class T>
-struct GradCopy<Config, T, false> : ScalarCopy<Config, T, Config::kTileM, true> {
+struct GradCopy<Config, T, Load::scalar> : ScalarCopy<Config, T, Config::kTileM, false> {
+  const T* grad;  // of the output channel
+
+  CNNEXT_DEVICE GradCopy(const WeightProblem& problem, const T* g, int group, int m0)
+      : grad(g + int64_t{group} * problem.group_k * problem.grad.c + grad_row(problem, m0 + this->lane())) {}
+
+  CNNEXT_DEVICE void load(const PixelEntry* pixels) {
+#pragma unroll
+    for (int i = 0; i < this->kCount; ++i) {
+      const int64_t offset = pixels[this->row(i)].grad;
+      this->values[i] = device::from_compute<T>(0);
+      if (offset >= 0) this->values[i] = grad[offset];
+    }
+  }
+};
+
+template <class Config, class T>
+struct GradCopy<Config, T, Load::scalar_k> : ScalarCopy<Config, T, Config::kTileM, true> {
   const T* grad;  // of the group
   int rows[ScalarCopy<Config, T, Config::kTileM, true>::kCount];
 
   CNNEXT_DEVICE GradCopy(const WeightProblem& problem, const T* g, int group, int m0)
       : grad(g + int64_t{group} * problem.group_k * problem.grad.c) {
 #pragma unroll
-    for (int i = 0; i < this->kCount; ++i) {
-      rows[i] = smaller(m0 + this->row(i), problem.group_k - 1) * static_cast<int>(problem.grad.c);
-    }
+    for (int i = 0; i < this->kCount; ++i) rows[i] = grad_row(problem, m0 + this->row(i));
   }
   CNNEXT_DEVICE void load(const PixelEntry* pixels) {
     const int64_t offset = pixels[this->lane()].grad;
@@ -96,7 +117,7 @@ struct GradCopy<Config, T, false> : ScalarCopy<Config, T, Config::kTileM, true> 
 };
 
 template <class Config, class T>
-struct GradCopy<Config, T, true> : VectorCopy<Config, T, Config::kTileM, false> {
+struct GradCopy<Config, T, Load::vector_extent> : VectorCopy<Config, T, Config::kTileM, false> {
   const T* grad;
 
   CNNEXT_DEVICE GradCopy(const WeightProblem& problem, const T* g, int group, int m0)
@@ -129,11 +150,41 @@ struct ColumnNorms {
   }
 };
 
-template <class Config, class T, bool kVectors>
+template <class Config, class T, Load kLoad>
 struct WindowCopy;
 
 template <class Config, class T>
-struct WindowCopy<Config, T, false> : ScalarCopy<Config, T, Config::kTileN, true> {
+struct WindowCopy<Config, T, Load::scalar> : ScalarCopy<Config, T, Config::kTileN, false> {
+  using Norms = ColumnNorms<compute_t<T>, Config::kTileN>;
+  const T* x;
+  WeightColumn column;
+  uint32_t inside = 0;  // bit i: value i was read
+
+  CNNEXT_DEVICE WindowCopy(const WeightProblem& problem, const T* x_, int group, int n0) : x(x_) {
+    column.find(problem, group, n0 + this->lane());
+  }
+  CNNEXT_DEVICE void load(const WeightProblem& problem, const PixelEntry* pixels) {
+    inside = 0;
+#pragma unroll
+    for (int i = 0; i < this->kCount; ++i) {
+      const PixelEntry pixel = pixels[this->row(i)];
+      this->values[i] = device::from_compute<T>(0);
+      if (!column.inside(problem, pixel)) continue;
+      this->values[i] = (x + pixel.window)[column.offset];
+      inside |= 1u << i;
+    }
+  }
+  CNNEXT_DEVICE void activate(const Norms& norms) {
+    const ChannelNorm<compute_t<T>> norm = norms.of[this->lane()];
+#pragma unroll
+    for (int i = 0; i < this->kCount; ++i) {
+      if ((inside >> i & 1) != 0) this->values[i] = norm.activated(this->values[i]);
+    }
+  }
+};
+
+template <class Config, class T>
+struct WindowCopy<Config, T, Load::scalar_k> : ScalarCopy<Config, T, Config::kTileN, true> {
   using Norms = ColumnNorms<compute_t<T>, Config::kTileN>;
   const T* x;
   WeightColumn column[ScalarCopy<Config, T, Config::kTileN, true>::kCount];
@@ -163,7 +214,7 @@ struct WindowCopy<Config, T, false> : ScalarCopy<Config, T, Config::kTileN, true
 };
 
 template <class Config, class T>
-struct WindowCopy<Config, T, true> : VectorCopy<Config, T, Config::kTileN, false> {
+struct WindowCopy<Config, T, Load::vector_extent> : VectorCopy<Config, T, Config::kTileN, false> {
   using Norms = ColumnNorms<compute_t<T>, Config::kTileN>;
   const T* x;
   WeightColumn column;
