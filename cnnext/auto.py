@@ -47,32 +47,38 @@ class _Thread(threading.local):
 
 
 _thread = _Thread()
+_measuring = 0  # how many threads do
 _chosen: dict[Key, Backend] = {}  # by the short key of choose()
 _tables: dict[Path, Choices] = {}
 _lock = threading.Lock()
 _deterministic, _grad, _threads = torch._C._get_deterministic_algorithms, torch.is_grad_enabled, torch.get_num_threads
+_is_compiling = torch.compiler.is_compiling
 measured: list[tuple[str, dict[str, float]]] = []
 """What this process measured: the kind of call, and the seconds of each candidate."""
 
 
 def choose(op: str, input: torch.Tensor, function: Callable[..., Any], tensors: Tensors, others: Key) -> Backend:
     """Return the backend for a call; :func:`cnnext.backends.choose` says what the arguments are."""
-    if torch.compiler.is_compiling():
+    if _is_compiling():
         return _choose_in_a_trace(op, input, tensors, others)
-    forced = _thread.forced
-    if forced is not None:
-        return forced
+    if _measuring and _thread.forced is not None:
+        return _thread.forced
     if _deterministic():
         return first(op, input)
-    grad, weight = _grad(), tensors[0] if tensors else None
-    # As few looks at tensors as tell most calls apart: after a kernel has swept the caches each costs half a µs.
-    key: Key = (op, _threads(), others, input.shape, input.stride(), input.dtype) + (
-        (input.device, grad and input.requires_grad)
-        if weight is None
-        else (input.device, grad and input.requires_grad, weight.shape, grad and weight.requires_grad)
-    )
-    if HAS_CUDA and input.is_cuda:
-        key += _shortcuts()
+    # As few looks at tensors as tell most calls apart: each takes a tenth of a µs, and half a one after a kernel has
+    # swept the caches. A norm's parameters follow from its input.
+    grad = _grad() and input.requires_grad
+    layout = input.is_contiguous() or input.stride()
+    key: Key
+    if not tensors or op == "batch_norm":
+        key = (op, _threads(), others, input.shape, layout, input.dtype, grad)
+    else:
+        weight = tensors[0]
+        assert weight is not None
+        learns = _grad() and weight.requires_grad
+        key = (op, _threads(), others, input.shape, layout, input.dtype, grad, weight.shape, learns)
+    if not input.is_cpu:
+        key += (input.device, *_shortcuts())
     try:
         return _chosen[key]
     except KeyError:
@@ -225,10 +231,13 @@ def _measure(able: list[Backend], function: Callable[..., Any], tensors: Tensors
         for copy, one in zip(copies, tensors, strict=True)
         if copy is not None and one is not None and one.requires_grad and grad
     ]
+    global _measuring
+    _measuring += 1
     try:
         with torch.set_grad_enabled(bool(wanted)), _without_hooks():
             return _time(able, lambda: function(*copies, *others), wanted, tensors[0])
     finally:
+        _measuring -= 1
         _thread.forced = None
 
 
