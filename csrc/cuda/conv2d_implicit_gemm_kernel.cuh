@@ -135,10 +135,16 @@ CNNEXT_DEVICE void write_moments(const GatherProblem& problem, const Accumulator
   store_moments<Config::kThreads>(storage, epilogue, pixels, blockIdx.x, k0, channels);
 }
 
-// kNormed: there is a prologue. A kernel of its own, or every main loop would hold its instructions; it has
-// more to keep, and three of its warps do not share the registers of a scheduler.
+// A prologue has more to keep, and so has the place of a pixel for each value that is copied: three warps of
+// them do not share the registers of a scheduler.
+template <class Config>
+constexpr int least_blocks(Load source, bool normed) {
+  return normed || source == Load::scalar_k ? smaller(Config::kBlocks, 4) : Config::kBlocks;
+}
+
+// kNormed: there is a prologue. A kernel of its own, or every main loop would hold its instructions.
 template <class Config, class T, Load kSource, Load kWeight, bool kNormed>
-__global__ void __launch_bounds__(Config::kThreads, kNormed ? smaller(Config::kBlocks, 4) : Config::kBlocks)
+__global__ void __launch_bounds__(Config::kThreads, least_blocks<Config>(kSource, kNormed))
     conv2d_gather_implicit_gemm_kernel(const GatherProblem problem, const T* source, const T* weight,
                                        const Conv2dPrologue<T> prologue, const Conv2dEpilogue<T> epilogue,
                                        T* destination) {
